@@ -1,0 +1,1 @@
+"""One algorithm, one file: docstring with the paper, config, state, `init`, `step`."""

@@ -1,0 +1,117 @@
+"""What every algorithm offers, and the part of its settings that says how members learn."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+from torch import Generator, Tensor
+from torch.optim import Optimizer
+
+from gradevo import validation
+from gradevo.learning import SCHEDULES, Recipe, Schedule
+from gradevo.optimisers import resolve
+from gradevo.problem import Problem
+from gradevo.structure import Tensors
+
+Info = dict[str, Any]
+
+
+class Algorithm(Protocol):
+    """A frozen config with `init` and `step`; everything that changes is in the state.
+
+    `step` works for about the problem's time slice and may consume the state it is given.
+    It returns the next state, and an info of plain numbers whenever a generation ends.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def population(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def generations(self) -> int: ...
+
+    def init(self, problem: Problem, generator: Generator) -> Any: ...
+
+    def step(self, problem: Problem, state: Any) -> tuple[Any, Info | None]: ...
+
+    def finished(self, state: Any) -> bool: ...
+
+    def progress(self, problem: Problem, state: Any) -> float:
+        """Share of the run that is done, in [0, 1]."""
+        ...
+
+    def survivors(self, state: Any) -> tuple[Tensors, Tensor]:
+        """Stacked tensors of the members and their validation losses, best first."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningConfig:
+    """How members learn; every algorithm's config has these fields.
+
+    Attributes:
+        epochs: passes through the training rows a learning phase, for each member.
+        steps: optimiser steps a learning phase; instead of `epochs` where it is given.
+        batch_size: rows a mini-batch; a DataLoader's own batch size comes before it.
+        optimizer: a class of `torch.optim`, by name or itself.
+        lr: learning rate, or the one around which the members' own are drawn.
+        weight_decay: the optimiser's; for AdamW decoupled.
+        options: further keyword arguments of the optimiser.
+        schedule: "constant", "linear" or "cosine" within each learning phase, or a function
+            from progress in [0, 1) to a factor on the learning rate.
+        clip: largest norm of each member's own gradient; None: not clipped.
+        shared_batch: one batch for all members instead of one each: faster, less diverse.
+        checks: evaluations on the validation rows within a learning phase.
+        backoff: a member keeps the best weights of its phase's checks, and those from before
+            the phase if it became worse.
+    """
+
+    epochs: float = 10
+    steps: int | None = None
+    batch_size: int = 128
+    optimizer: str | type[Optimizer] = "AdamW"
+    lr: float = 1e-2
+    weight_decay: float = 1e-2
+    options: Mapping[str, Any] = field(default_factory=dict)
+    schedule: str | Schedule = "constant"
+    clip: float | None = None
+    shared_batch: bool = False
+    checks: int = 1
+    backoff: bool = True
+
+    def __post_init__(self) -> None:
+        validation.positive("epochs", self.epochs)
+        if self.steps is not None:
+            validation.at_least("steps", self.steps, 1)
+        validation.at_least("batch_size", self.batch_size, 1)
+        validation.at_least("checks", self.checks, 1)
+        validation.not_negative("lr", self.lr)
+        validation.not_negative("weight_decay", self.weight_decay)
+        if self.clip is not None:
+            validation.positive("clip", self.clip)
+        if isinstance(self.schedule, str):
+            validation.one_of("schedule", self.schedule, SCHEDULES)
+        resolve(self.optimizer)
+
+    def recipe(self, problem: Problem) -> Recipe:
+        """The learning phase of this config on a problem."""
+        source = problem.source
+        steps = self.steps or max(1, round(self.epochs * source.rows / source.batch_size))
+        return Recipe(
+            optimizer=self.optimizer,
+            steps=steps,
+            options=self.options,
+            schedule=self.schedule,
+            clip=self.clip,
+            shared_batch=self.shared_batch,
+            checks=min(self.checks, steps),
+            backoff=self.backoff,
+        )
+
+    def start_values(self) -> dict[str, float]:
+        """The optimiser's numbers that members carry as their own."""
+        return {"lr": self.lr, "weight_decay": self.weight_decay}

@@ -1,0 +1,339 @@
+"""GADAM: a population trained by gradient, evolved by a genetic algorithm.
+
+Source: J. Zhang and F. B. Gouza, "GADAM: Genetic-Evolutionary ADAM for Deep Neural Network
+Optimization", 2018. Equation numbers are the paper's. `GADAM.paper()` is its setting.
+
+Deviations of the default from the paper, each an argument:
+
+- Only children learn (`learners`); parents stay as elites. In the paper parents learn again
+  in every generation, so at equal cost a lineage gets half the steps.
+- The second parent is aligned to the first before crossover (`align`), and a child is the
+  blend of both (`crossover`); the paper picks entries of unaligned parents (eq. 9). Some
+  children are copies of one parent (`crossover_rate`).
+- Mutation adds noise in proportion to a tensor's spread (`mutation`); the paper replaces
+  entries by draws from [0, 1) (eq. 11).
+- Members carry their own learning rate and weight decay, inherited and perturbed (`evolve`).
+- Fitness is the loss on all validation rows (`validation_batch`), and a member that became
+  worse by learning keeps its weights (`backoff`): the best loss never rises.
+
+In the paper setting, what the text leaves open: min-max normalised losses in equation 8, and
+children's batch statistics and other buffers come whole from the fitter parent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Generator, Tensor
+
+from gradevo import validation
+from gradevo.algorithms.base import Info, LearningConfig
+from gradevo.checkpoint import storable
+from gradevo.errors import DivergedError
+from gradevo.learning import Phase, Streams, begin, clone, learn, outcome, same_for_all
+from gradevo.operators import crossover, mutation, selection, survival
+from gradevo.operators.alignment import align
+from gradevo.operators.diversity import mean_distance
+from gradevo.optimisers import Hyper, default_of
+from gradevo.problem import Problem
+from gradevo.structure import Tensors
+
+SELECTIONS: dict[str, Callable[[Tensor, int, Generator], Tensor]] = {
+    "softmax": selection.softmax_parents,
+    "tournament": selection.tournament_parents,
+    "truncation": selection.truncation_parents,
+}
+CROSSOVERS = {
+    "uniform": crossover.uniform,
+    "layerwise": crossover.layerwise,
+    "blend": crossover.blend,
+}
+MUTATIONS = {"replace": mutation.replace_uniform, "gaussian": mutation.add_gaussian}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GADAM(LearningConfig):
+    """A population of networks, each trained by gradient, evolved by a genetic algorithm.
+
+    For a loss on which one run of Adam is not reliable: members start from different weights
+    and learning rates, learn alone, and the best of parents and children survive.
+
+    Besides the fields of `LearningConfig`:
+
+    Attributes:
+        population: members g, at least 2.
+        generations: K, at least 1.
+        learners: "children", parents stay as they are; "both", parents learn again in every
+            generation (the paper).
+        selection: "softmax" (eq. 8), "tournament" or "truncation".
+        crossover: "blend", "uniform" (eqs. 9, 10) or "layerwise".
+        crossover_rate: share of the children that have two parents; the others are copies.
+        align: match the second parent's hidden units to the first's before crossover, where
+            the module's structure allows it.
+        mutation: "gaussian", or "replace" by draws from [0, 1) (eq. 11).
+        mutation_rate: base rate p (eq. 12).
+        evolve: hyper-parameters that members carry, inherit and perturb: any numbers of the
+            optimiser, "lr" and "beta1" for example. Empty: all learn alike.
+        spread: deviation of the logarithm of the first members' learning rates around `lr`;
+            the other evolved numbers start with half of it.
+        perturb: deviation of the logarithm of a child's change.
+        rate_decay: factor on the learning rate from one generation to the next.
+        validation_batch: rows of a new shared validation batch drawn for every evaluation
+            (the paper); None: all validation rows, always.
+        theta: stop when the sum of losses changes by no more than this (eq. 13).
+
+    Raises:
+        ValueError: a field out of range.
+
+    Example:
+        >>> GADAM(population=4, generations=2, steps=50).cost
+        '600 member-steps'
+        >>> GADAM(population=1)
+        Traceback (most recent call last):
+        ValueError: population: must be a whole number of at least 2, got 1
+    """
+
+    name: ClassVar[str] = "gadam"
+
+    population: int = 10
+    generations: int = 4
+    learners: Literal["children", "both"] = "children"
+    selection: str = "softmax"
+    crossover: str = "blend"
+    crossover_rate: float = 0.7
+    align: bool = True
+    mutation: str = "gaussian"
+    mutation_rate: float = 0.01
+    evolve: tuple[str, ...] = ("lr", "weight_decay")
+    spread: float = 2.0
+    perturb: float = 0.3
+    rate_decay: float = 0.8
+    validation_batch: int | None = None
+    theta: float | None = None
+
+    @classmethod
+    def paper(cls, **changes: Any) -> Self:
+        """The paper's setting; `changes` override fields of it."""
+        setting: dict[str, Any] = {
+            "optimizer": "Adam", "lr": 1e-3, "weight_decay": 0.0, "learners": "both",
+            "selection": "softmax", "crossover": "uniform", "crossover_rate": 1.0,
+            "align": False, "mutation": "replace", "mutation_rate": 0.01, "evolve": (),
+            "rate_decay": 1.0, "validation_batch": 512, "backoff": False, "checks": 1,
+        }  # fmt: skip
+        return cls(**(setting | changes))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validation.at_least("population", self.population, 2)
+        validation.at_least("generations", self.generations, 1)
+        validation.one_of("learners", self.learners, ("children", "both"))
+        validation.one_of("selection", self.selection, SELECTIONS)
+        validation.one_of("crossover", self.crossover, CROSSOVERS)
+        validation.one_of("mutation", self.mutation, MUTATIONS)
+        validation.share("crossover_rate", self.crossover_rate)
+        validation.share("mutation_rate", self.mutation_rate)
+        validation.not_negative("spread", self.spread)
+        validation.not_negative("perturb", self.perturb)
+        validation.positive("rate_decay", self.rate_decay)
+        if self.validation_batch is not None:
+            validation.at_least("validation_batch", self.validation_batch, 1)
+        if self.theta is not None:
+            validation.not_negative("theta", self.theta)
+        self.start_values()
+
+    # --- the contract ------------------------------------------------------------------
+
+    def init(self, problem: Problem, generator: Generator) -> "GADAMState":
+        """The first members, as they were built, before they learn."""
+        streams = Streams.start(problem, generator)
+        members = clone(problem.population.tensors)
+        hyper = self._first_hyper(streams.choice)
+        unknown = torch.full((self.population,), torch.inf, dtype=torch.float64)
+        return GADAMState(streams=streams, members=members, losses=unknown, hyper=hyper)
+
+    def step(self, problem: Problem, state: "GADAMState") -> tuple["GADAMState", Info | None]:
+        """One slice of learning; a generation ends when the children have learnt."""
+        if state.phase is None:
+            self._begin_phase(problem, state)
+        phase = state.phase
+        assert phase is not None
+        recipe = self.recipe(problem)
+        learn(problem, recipe, phase, state.streams)
+        if phase.step < recipe.steps:
+            return state, None
+        state = replace(state, phase=None, passes=state.passes + phase.passes, phases=state.phases + 1)
+        if not state.breeding:
+            members = outcome(phase)
+            return replace(state, members=members, losses=phase.losses, breeding=True), None
+        return self._survive(problem, state, phase)
+
+    def finished(self, state: "GADAMState") -> bool:
+        """After K generations, or when the losses stand still (eq. 13)."""
+        settled = self.theta is not None and state.change <= self.theta
+        return state.generation >= self.generations or settled
+
+    def progress(self, problem: Problem, state: "GADAMState") -> float:
+        """Share of the learning steps done."""
+        within = state.phase.step / self.recipe(problem).steps if state.phase else 0.0
+        return min(1.0, (state.phases + within) / self.phases)
+
+    def survivors(self, state: "GADAMState") -> tuple[Tensors, Tensor]:
+        """The last generation, best first."""
+        order = survival.top(state.losses, self.population)
+        return take(state.members, order), state.losses[order]
+
+    @property
+    def cost(self) -> str:
+        """What a run costs where `steps` is given, in member-steps."""
+        return f"{self.phases * self.population * (self.steps or 0)} member-steps"
+
+    @property
+    def phases(self) -> int:
+        """Learning phases of g members in a whole run."""
+        return 2 * self.generations if self.learners == "both" else 1 + self.generations
+
+    # --- a generation ------------------------------------------------------------------
+
+    def _first_hyper(self, generator: Generator) -> Hyper:
+        """Each member's own numbers, drawn around the start values where they evolve."""
+        hyper = same_for_all(self.start_values(), self.population)
+        for name in self.evolve:
+            deviation = self.spread if name == "lr" else self.spread / 2
+            hyper[name] = mutation.perturb(name, hyper[name], deviation, generator)
+        return hyper
+
+    def start_values(self) -> dict[str, float]:
+        """The numbers that members carry, evolved ones from the optimiser's own defaults."""
+        evolved = {name: default_of(self.optimizer, self.options, name) for name in self.evolve}
+        return {**evolved, **super().start_values()}
+
+    def _begin_phase(self, problem: Problem, state: "GADAMState") -> None:
+        """Members before their first children, then children, learn."""
+        generator = state.streams.choice
+        rows = problem.validation_rows(self.validation_batch, generator)
+        recipe = self.recipe(problem)
+        if not state.breeding:
+            state.phase = begin(problem, recipe, state.members, state.hyper, rows)
+            return
+        if rows is not None:
+            state.losses = problem.evaluate(state.members, rows)  # eq. 7
+        children, hyper, state.parents = self.breed(problem, state)
+        state.phase = begin(problem, recipe, children, hyper, rows)
+
+    def breed(self, problem: Problem, state: "GADAMState") -> tuple[Tensors, Hyper, Tensor]:
+        """Children of the current members, their own numbers, and their parents `(g, 2)`."""
+        generator = state.streams.choice
+        _check_alive(state.losses)
+        parents = SELECTIONS[self.selection](state.losses, self.population, generator)
+        parents = selection.fitter_first(parents, state.losses)
+        alone = torch.rand(self.population, generator=generator) >= self.crossover_rate
+        parents[alone, 1] = parents[alone, 0]
+        first, second = take(state.members, parents[:, 0]), take(state.members, parents[:, 1])
+        if self.align and problem.symmetry is not None:
+            second = align(problem.symmetry, first, second)
+        share = crossover.share_of_first(state.losses, parents)  # eq. 10
+        fitness = selection.softmax_fitness(state.losses)  # eq. 8
+        rate = mutation.adaptive_rate(self.mutation_rate, fitness, parents)  # eq. 12
+        cross, mutate = CROSSOVERS[self.crossover], MUTATIONS[self.mutation]
+        children = dict(first)  # buffers and frozen parameters: the fitter parent's
+        for name in problem.population.structure.trainable:
+            child = cross(first[name], second[name], share, generator)
+            children[name] = mutate(child, rate, generator)
+        return children, self._inherit(state.hyper, parents[:, 0], generator), parents
+
+    def _inherit(self, hyper: Hyper, fitter: Tensor, generator: Generator) -> Hyper:
+        """Children's own numbers: the fitter parent's, perturbed; the rate falls."""
+        inherited = {name: values[fitter] for name, values in hyper.items()}
+        for name in self.evolve:
+            inherited[name] = mutation.perturb(name, inherited[name], self.perturb, generator)
+        inherited["lr"] = inherited["lr"] * self.rate_decay
+        return inherited
+
+    def _survive(
+        self, problem: Problem, state: "GADAMState", phase: Phase
+    ) -> tuple["GADAMState", Info]:
+        """The best g of parents and children form the next generation."""
+        children = outcome(phase)
+        losses = torch.cat([state.losses, phase.losses])  # (2g,)
+        rows = problem.validation_rows(self.validation_batch, state.streams.choice)
+        if rows is not None:  # on one new shared batch
+            both = [problem.evaluate(half, rows) for half in (state.members, children)]
+            losses = torch.cat(both)
+        _check_alive(losses)
+        chosen = survival.top(losses, self.population)
+        union = {name: torch.cat([t, children[name]]) for name, t in state.members.items()}
+        hyper = {name: torch.cat([v, phase.hyper[name]])[chosen] for name, v in state.hyper.items()}
+        after = replace(
+            state,
+            generation=state.generation + 1,
+            members=take(union, chosen),
+            losses=losses[chosen],
+            hyper=hyper,
+            breeding=self.learners == "children",
+            change=abs(float(losses[chosen].sum() - state.losses.sum())),
+        )
+        return after, self._info(problem, after, chosen)
+
+    def _info(self, problem: Problem, state: "GADAMState", chosen: Tensor) -> Info:
+        assert state.parents is not None
+        return {
+            "generation": state.generation,
+            "best": float(state.losses[0]),
+            "mean": float(state.losses[state.losses.isfinite()].mean()),
+            "losses": state.losses.tolist(),
+            "adoption": float((chosen >= self.population).double().mean()),
+            "diversity": mean_distance(
+                state.members, problem.population.structure.trainable, problem.symmetry
+            ),
+            "member_steps": state.passes,
+            "hyper": {name: values.tolist() for name, values in state.hyper.items()},
+            "parents": state.parents.tolist(),
+            "survivors": chosen.tolist(),
+        }
+
+
+@storable
+@dataclass
+class GADAMState:
+    """Everything of a GADAM run that changes.
+
+    Attributes:
+        streams: random numbers and the position in the data.
+        members: stacked tensors of the current generation, `(g, ...)` each.
+        losses: their validation losses, `(g,)`, inf before they are known.
+        hyper: their own numbers, `(g,)` each.
+        generation: generations completed, k.
+        passes: forward-backward passes so far, of one network each.
+        phases: learning phases completed.
+        breeding: whether the next phase is the children's.
+        phase: the learning phase under way.
+        parents: of the last children, `(g, 2)`, the fitter first.
+        change: of the sum of losses in the last generation (eq. 13).
+    """
+
+    streams: Streams
+    members: Tensors
+    losses: Tensor
+    hyper: Hyper
+    generation: int = 0
+    passes: int = 0
+    phases: int = 0
+    breeding: bool = False
+    phase: Phase | None = None
+    parents: Tensor | None = None
+    change: float = field(default=float("inf"))
+
+
+def take(tensors: Tensors, indices: Tensor) -> Tensors:
+    """Rows of every stacked tensor, `(n, ...)` each, copied."""
+    return {name: t[indices.to(t.device)] for name, t in tensors.items()}
+
+
+def _check_alive(losses: Tensor) -> None:
+    if not bool(losses.isfinite().any()):
+        raise DivergedError(
+            "loss: must be finite for at least one member, got NaN or infinity for all "
+            f"{len(losses)}; the likely cause is a learning rate that is too high (try lr / 10) "
+            "or NaN in the data"
+        )

@@ -1,0 +1,128 @@
+"""Independent runs: the bar that a population method is compared with.
+
+g networks trained alone, each keeping its best weights on validation (early stopping). One
+of them is an ordinary Adam run, the best of them is "train g times, keep the best", and
+their averaged predictions are the usual ensemble.
+"""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Generator, Tensor
+
+from gradevo import validation
+from gradevo.algorithms.base import Info, LearningConfig
+from gradevo.checkpoint import storable
+from gradevo.errors import DivergedError
+from gradevo.learning import Phase, Streams, begin, learn, outcome, same_for_all
+from gradevo.operators import mutation, survival
+from gradevo.operators.selection import finite_or_worst
+from gradevo.optimisers import Hyper
+from gradevo.problem import Problem
+from gradevo.structure import Tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Independent(LearningConfig):
+    """g networks that never meet, each early-stopped on validation.
+
+    Besides the fields of `LearningConfig`, of which `epochs` or `steps` count for one
+    generation; the optimiser's state is carried from one generation to the next:
+
+    Attributes:
+        population: runs g, at least 1.
+        generations: at least 1.
+        spread: deviation of the logarithm of the runs' learning rates around `lr`.
+
+    Raises:
+        ValueError: a field out of range.
+
+    Example:
+        >>> Independent(population=1, steps=1000, optimizer="Adam").name
+        'independent'
+    """
+
+    name: ClassVar[str] = "independent"
+
+    population: int = 10
+    generations: int = 1
+    spread: float = 0.0
+    optimizer: str = "Adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    checks: int = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validation.at_least("population", self.population, 1)
+        validation.at_least("generations", self.generations, 1)
+        validation.not_negative("spread", self.spread)
+
+    def init(self, problem: Problem, generator: Generator) -> "IndependentState":
+        """The runs before their first step."""
+        streams = Streams.start(problem, generator)
+        hyper = same_for_all(self.start_values(), self.population)
+        hyper["lr"] = mutation.perturb("lr", hyper["lr"], self.spread, streams.choice)
+        tensors = problem.population.tensors
+        return IndependentState(streams, hyper, begin(problem, self.recipe(problem), tensors, hyper))
+
+    def step(self, problem: Problem, state: "IndependentState") -> tuple["IndependentState", Info | None]:
+        """One slice of learning."""
+        recipe, phase = self.recipe(problem), state.phase
+        learn(problem, recipe, phase, state.streams)
+        if phase.step < recipe.steps:
+            return state, None
+        phase.step = 0
+        state = replace(state, generation=state.generation + 1)
+        return state, self._info(state)
+
+    def finished(self, state: "IndependentState") -> bool:
+        """After the last generation."""
+        return state.generation >= self.generations
+
+    def progress(self, problem: Problem, state: "IndependentState") -> float:
+        """Share of the learning steps done."""
+        within = state.phase.step / self.recipe(problem).steps
+        return min(1.0, (state.generation + within) / self.generations)
+
+    def survivors(self, state: "IndependentState") -> tuple[Tensors, Tensor]:
+        """All runs at their best weights, the best run first."""
+        order = survival.top(state.phase.losses, self.population)
+        tensors = outcome(state.phase)
+        return {k: t[order.to(t.device)] for k, t in tensors.items()}, state.phase.losses[order]
+
+    def _info(self, state: "IndependentState") -> Info:
+        losses = state.phase.losses
+        if not bool(losses.isfinite().any()):
+            raise DivergedError(
+                f"loss: must be finite for at least one run, got NaN or infinity for all "
+                f"{len(losses)}; the likely cause is a learning rate that is too high"
+            )
+        return {
+            "generation": state.generation,
+            "best": float(finite_or_worst(losses).min()),
+            "mean": float(losses[losses.isfinite()].mean()),
+            "losses": losses.tolist(),
+            "member_steps": state.phase.passes,
+            "hyper": {name: values.tolist() for name, values in state.hyper.items()},
+        }
+
+
+@storable
+@dataclass
+class IndependentState:
+    """Everything of independent runs that changes.
+
+    Attributes:
+        streams: random numbers and the position in the data.
+        hyper: the runs' own numbers, `(g,)` each.
+        phase: the runs themselves.
+        generation: generations completed.
+    """
+
+    streams: Streams
+    hyper: Hyper
+    phase: Phase
+    generation: int = 0
+
+

@@ -1,0 +1,164 @@
+"""Mini-batches for a population: from tensors, a Dataset or a DataLoader; resumable.
+
+Where a source stands is a `Position`: the generator state at the start of the current epoch
+and the number of draws since. A source keeps no other state that matters, so a run goes on
+with the batches that it would have seen.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader
+
+from gradevo.randomness import isolated
+
+
+@dataclass
+class Position:
+    """Where a source stands: random state at the start of the epoch, draws taken since."""
+
+    epoch: Tensor  # state of a CPU generator, uint8
+    taken: int = 0
+
+
+class Source(Protocol):
+    """Training data dealt out in batches."""
+
+    rows: int
+    batch_size: int
+
+    def start(self, generator: Generator) -> Position:
+        """The beginning of an epoch, its order to be drawn from `generator`."""
+        ...
+
+    def draw(self, position: Position, members: int, shared: bool) -> tuple[Tensor, Tensor]:
+        """The next batch `(B, ...)`, or one a member `(g, B, ...)`; advances `position`."""
+        ...
+
+
+class TensorSource:
+    """Batches from tensors `x`, `y` that hold all rows; every member shuffles on its own.
+
+    A member goes through all rows once an epoch, in its own order; the last rows that do not
+    fill a batch are left out of that epoch.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, batch_size: int) -> None:
+        self.x, self.y = x, y
+        self.rows = len(x)
+        self.batch_size = batch_size
+        self._orders: tuple[Tensor, Tensor, Generator] | None = None  # of the epoch under way
+
+    def start(self, generator: Generator) -> Position:
+        return Position(generator.get_state())
+
+    def draw(self, position: Position, members: int, shared: bool) -> tuple[Tensor, Tensor]:
+        if (position.taken + 1) * self.batch_size > self.rows:
+            position.epoch, position.taken = self._after(position, members, shared), 0
+        orders = self._order(position, members, shared)  # (g or 1, rows)
+        first = position.taken * self.batch_size
+        chosen = orders[:, first : first + self.batch_size].to(self.x.device)
+        position.taken += 1
+        rows = chosen[0] if shared else chosen
+        return self.x[rows], self.y[rows]
+
+    def _order(self, position: Position, members: int, shared: bool) -> Tensor:
+        """Row orders of the epoch, drawn once and kept while the epoch lasts."""
+        if self._orders is None or not torch.equal(self._orders[0], position.epoch):
+            generator = torch.Generator()
+            generator.set_state(position.epoch)
+            orders = torch.stack(
+                [
+                    torch.randperm(self.rows, generator=generator)
+                    for _ in range(1 if shared else members)
+                ]
+            )
+            self._orders = position.epoch, orders, generator
+        return self._orders[1]
+
+    def _after(self, position: Position, members: int, shared: bool) -> Tensor:
+        """The generator's state once the epoch's orders were drawn: the next epoch's start."""
+        self._order(position, members, shared)
+        assert self._orders is not None
+        return self._orders[2].get_state()
+
+
+class LoaderSource:
+    """Batches from the user's own DataLoader, in its order, dealt to the members in turn.
+
+    Members see different batches of one pass through the loader, so an epoch of the data for
+    every member is g passes. Batches shorter than the loader's batch size (the last of a
+    pass) are skipped, since members' batches are stacked. Shuffling, and augmentation in the
+    main process, draw from the run's own generator; a generator that the loader was given is
+    reseeded from it at every epoch.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+        self.rows = len(loader.dataset)  # type: ignore[arg-type] # checked where it is made
+        self.batch_size = loader.batch_size or 0
+        self._live: tuple[Position, Iterator[Any], Generator] | None = None
+
+    def start(self, generator: Generator) -> Position:
+        return Position(generator.get_state())
+
+    def draw(self, position: Position, members: int, shared: bool) -> tuple[Tensor, Tensor]:
+        if shared:
+            return self._next(position)
+        batches = [self._next(position) for _ in range(members)]
+        return torch.stack([x for x, _ in batches]), torch.stack([y for _, y in batches])
+
+    def _next(self, position: Position) -> tuple[Tensor, Tensor]:
+        """The next full batch, from a new epoch where this one is over."""
+        for fresh in (False, True):
+            for batch in self._rest(position):
+                x, y = batch
+                if len(x) == self.batch_size:
+                    return x, y
+            if not fresh:
+                position.epoch, position.taken = self._generator(position).get_state(), 0
+        raise ValueError(
+            f"train: a pass through the loader must give a batch of {self.batch_size} rows, "
+            "got none"
+        )
+
+    def _rest(self, position: Position) -> Iterator[Any]:
+        """What is left of the epoch; each item taken advances `position`."""
+        iterator, generator = self._iterator(position)
+        while True:
+            with isolated(generator):
+                batch = next(iterator, None)
+            if batch is None:
+                return
+            position.taken += 1
+            self._live = Position(position.epoch, position.taken), iterator, generator
+            yield batch
+
+    def _iterator(self, position: Position) -> tuple[Iterator[Any], Generator]:
+        """The iterator that stands at `position`: the live one, or a new one moved there."""
+        if self._live is not None:
+            live, iterator, generator = self._live
+            if live.taken == position.taken and torch.equal(live.epoch, position.epoch):
+                return iterator, generator
+        generator = torch.Generator()
+        generator.set_state(position.epoch)
+        with isolated(generator):
+            self._reseed()
+            iterator = iter(self.loader)
+            for _ in range(position.taken):
+                next(iterator, None)
+        self._live = Position(position.epoch, position.taken), iterator, generator
+        return iterator, generator
+
+    def _reseed(self) -> None:
+        """A loader with a generator of its own follows the run's as well."""
+        owned = (self.loader.generator, getattr(self.loader.sampler, "generator", None))
+        for generator in owned:
+            if generator is not None:
+                generator.manual_seed(int(torch.randint(2**62, ())))
+
+    def _generator(self, position: Position) -> Generator:
+        return self._iterator(position)[1]

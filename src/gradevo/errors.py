@@ -1,0 +1,17 @@
+"""What goes wrong, by name.
+
+Bad input is a `ValueError` that names the argument, the rule and the value; these three say
+what else can happen during a run.
+"""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be read, written or continued: truncated, foreign, or a full disk."""
+
+
+class DivergedError(RuntimeError):
+    """Every member of the population has a loss that is NaN or infinite."""
+
+
+class EngineError(RuntimeError):
+    """The engine that was asked for cannot compute this module; the message says why."""

@@ -1,0 +1,40 @@
+"""How good every member is: its loss on validation rows that all members share (eq. 7)."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from gradevo.engines.check import scalar
+from gradevo.structure import evaluating
+
+if TYPE_CHECKING:
+    from gradevo.population import Loss, Population
+
+CHUNK = 512  # rows a forward pass; keeps activations of all members in reach of the cache
+
+
+@torch.no_grad()
+def evaluate(population: "Population", loss: "Loss", x: Tensor, y: Tensor) -> Tensor:
+    """Loss of every member on the same rows, in eval mode.
+
+    The outputs of all rows are collected first and the loss is taken once, so that losses
+    which are not means over rows (F1, AUC) are right as well.
+
+    Args:
+        population: the members.
+        loss: `loss(output, target)` returns a scalar.
+        x: `(n, ...)`. y: `(n, ...)`.
+
+    Returns:
+        `(g,)`, float64 on the CPU; NaN stays NaN.
+    """
+    with evaluating(population):
+        parts = [population(chunk) for chunk in x.split(CHUNK)]
+    outputs = pytree.tree_map(lambda *chunks: torch.cat(chunks, dim=1), *parts)  # (g, n, ...)
+    rows = [
+        scalar(loss(pytree.tree_map(lambda t, i=i: t[i], outputs), y))
+        for i in range(len(population))
+    ]
+    return torch.stack(rows).double().cpu()

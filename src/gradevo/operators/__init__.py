@@ -1,0 +1,1 @@
+"""Operators on stacked populations: selection, alignment, crossover and mutation."""

@@ -1,0 +1,85 @@
+"""How a child differs from its parents by chance: pure functions of one stacked tensor."""
+
+import torch
+from torch import Generator, Tensor
+
+from gradevo.operators.crossover import per_row
+
+
+def adaptive_rate(base: float, probabilities: Tensor, parents: Tensor) -> Tensor:
+    """Mutation rate of each child: lower, the fitter its parents (eq. 12).
+
+    p_q = p (1 - P_i - P_j), kept within [0, 1].
+
+    Args:
+        base: p, the base rate.
+        probabilities: `(g,)`, the members' softmax fitness P.
+        parents: `(n, 2)` indices of members.
+
+    Returns:
+        `(n,)`.
+    """
+    return (base * (1 - probabilities[parents].sum(dim=1))).clamp(0, 1)
+
+
+def replace_uniform(x: Tensor, rate: Tensor, generator: Generator) -> Tensor:
+    """A chosen entry becomes a uniform draw from [0, 1) (eq. 11, the paper's).
+
+    Args:
+        x: `(n, ...)`.
+        rate: `(n,)`, probability of an entry to be chosen.
+        generator: CPU generator.
+
+    Returns:
+        `(n, ...)`, a new tensor.
+
+    Source: GADAM, equation 11.
+    """
+    chosen = torch.rand(x.shape, generator=generator) < per_row(rate, x).cpu()
+    fresh = torch.rand(x.shape, generator=generator).to(x)
+    return torch.where(chosen.to(x.device), fresh, x)
+
+
+def add_gaussian(x: Tensor, rate: Tensor, generator: Generator, *, strength: float = 0.5) -> Tensor:
+    """A chosen entry moves by Gaussian noise in proportion to its own tensor's spread.
+
+    The paper's replacement range of [0, 1) is far outside a layer whose weights are of size
+    0.05; this keeps to the layer's own scale.
+
+    Args:
+        x: `(n, ...)`.
+        rate: `(n,)`, probability of an entry to be chosen.
+        generator: CPU generator.
+        strength: standard deviation of the noise over that of the member's tensor.
+
+    Returns:
+        `(n, ...)`, a new tensor.
+    """
+    chosen = torch.rand(x.shape, generator=generator) < per_row(rate, x).cpu()
+    noise = torch.randn(x.shape, generator=generator)
+    spread = x.flatten(1).std(dim=1, correction=0)  # (n,)
+    step = strength * per_row(spread, x) * noise.to(x)
+    return torch.where(chosen.to(x.device), x + step, x)
+
+
+DECAYS = {"beta1", "beta2", "momentum", "alpha", "rho", "dampening"}  # numbers in [0, 1)
+
+
+def perturb(name: str, values: Tensor, deviation: float, generator: Generator) -> Tensor:
+    """Hyper-parameters after log-normal noise; decay rates d change by their distance to 1.
+
+    Args:
+        name: the hyper-parameter's, "lr" or "beta1" for example.
+        values: `(n,)`, not negative.
+        deviation: standard deviation of the logarithm of the factor.
+        generator: CPU generator.
+
+    Returns:
+        `(n,)`; 0 stays 0 and decay rates stay in [0, 1).
+    """
+    factor = torch.exp(
+        deviation * torch.randn(len(values), generator=generator, dtype=values.dtype)
+    )
+    if name in DECAYS:
+        return torch.where(values > 0, 1 - ((1 - values) * factor).clamp(max=1.0), values)
+    return values * factor

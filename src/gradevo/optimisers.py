@@ -1,0 +1,180 @@
+"""Torch optimisers over a population, with hyper-parameters of each member's own.
+
+An elementwise optimiser treats every number alone, so one instance serves all members: one
+parameter group a member over views of its rows, fused. Any other class (its update of a
+number depends on others: Adafactor, Muon, LBFGS, or a class we do not know) gets one
+instance a member, over tensors of the member's own shapes.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from gradevo.population import Population
+
+ELEMENTWISE = {
+    torch.optim.Adadelta, torch.optim.Adagrad, torch.optim.Adam, torch.optim.AdamW,
+    torch.optim.Adamax, torch.optim.ASGD, torch.optim.NAdam, torch.optim.RAdam,
+    torch.optim.RMSprop, torch.optim.Rprop, torch.optim.SGD,
+}  # fmt: skip
+FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad}
+
+Hyper = dict[str, Tensor]  # name -> one number a member, (g,), float64
+
+
+def resolve(optimizer: str | type[Optimizer]) -> type[Optimizer]:
+    """The optimiser class of a name in `torch.optim`, in any case.
+
+    Raises:
+        ValueError: no such optimiser.
+    """
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+        return optimizer
+    classes = {
+        name.lower(): value
+        for name, value in vars(torch.optim).items()
+        if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
+    }
+    if str(optimizer).lower() not in classes:
+        names = ", ".join(sorted(value.__name__ for value in classes.values()))
+        raise ValueError(
+            f"optimizer: must be a torch.optim class or one of {names}, got {optimizer!r}"
+        )
+    return classes[str(optimizer).lower()]
+
+
+def options_of(numbers: Mapping[str, float], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of an optimiser: `beta1` and `beta2` become `betas`."""
+    options = {**fixed, **{k: v for k, v in numbers.items() if k not in ("beta1", "beta2")}}
+    if "beta1" in numbers or "beta2" in numbers:
+        first, second = fixed.get("betas", (0.9, 0.999))
+        options["betas"] = (numbers.get("beta1", first), numbers.get("beta2", second))
+    return options
+
+
+class MemberOptimiser:
+    """One optimiser for all members, each with its own numbers.
+
+    Args:
+        population: its leaves' `grad` are views of one buffer (see `Population.gradient`).
+        optimizer: the torch class.
+        hyper: one number a member for each name, `(g,)`.
+        fixed: further keyword arguments, the same for all.
+    """
+
+    def __init__(
+        self,
+        population: "Population",
+        optimizer: type[Optimizer],
+        hyper: Hyper,
+        fixed: Mapping[str, Any],
+    ) -> None:
+        self.elementwise = optimizer in ELEMENTWISE
+        members = [_leaves(population, i) for i in range(population.size)]
+        options = [
+            options_of({name: float(values[i]) for name, values in hyper.items()}, fixed)
+            for i in range(population.size)
+        ]
+        if self.elementwise:
+            groups = [{"params": p, **o} for p, o in zip(members, options, strict=True)]
+            fused = {"fused": True} if optimizer in FUSED and "fused" not in fixed else {}
+            self.optimisers = [[_make(optimizer, groups, fused)]]
+        else:
+            pairs = zip(members, options, strict=True)
+            self.optimisers = [_instances(optimizer, leaves, o) for leaves, o in pairs]
+        self.groups = [group for opt in self._all() for group in opt.param_groups]
+        self.rates = [group["lr"] for group in self.groups]
+
+    def _all(self) -> list[Optimizer]:
+        return [optimiser for own in self.optimisers for optimiser in own]
+
+    def scale_rate(self, factor: float) -> None:
+        """Every learning rate becomes its start value times `factor`."""
+        for group, rate in zip(self.groups, self.rates, strict=True):
+            group["lr"] = rate * factor
+
+    def step(self) -> None:
+        """One step of every member, from the gradients in the buffer."""
+        for optimiser in self._all():
+            optimiser.step()
+
+    def step_member(self, i: int, closure: Callable[[], Tensor]) -> Tensor:
+        """One step of member `i` alone; the closure may be called several times (LBFGS).
+
+        Returns:
+            The loss before the step.
+        """
+        own = self.optimisers[i]
+        if len(own) == 1:
+            return cast(Tensor, own[0].step(cast(Any, closure)))
+        loss = closure()
+        for optimiser in own:
+            optimiser.step()
+        return loss
+
+    def state(self) -> list[dict[Any, Any]]:
+        """What the optimisers carry from step to step; tensors are not copied."""
+        return [optimiser.state_dict()["state"] for optimiser in self._all()]
+
+    def load(self, state: list[dict[Any, Any]]) -> None:
+        """Go on from what `state` returned."""
+        for optimiser, saved in zip(self._all(), state, strict=True):
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": saved, "param_groups": groups})
+
+
+def _leaves(population: "Population", i: int) -> list[Tensor]:
+    """Member i's trainable tensors and their gradients, as views of the population's."""
+    rows = []
+    for name in population.structure.trainable:
+        leaf = population.leaf(name)
+        if leaf.grad is None:
+            raise RuntimeError("optimiser: call population.gradient() once before")
+        row = leaf.detach()[i]
+        row.grad = leaf.grad[i]
+        rows.append(row)
+    return rows
+
+
+def _make(optimizer: type[Optimizer], parameters: Any, options: Mapping[str, Any]) -> Optimizer:
+    return cast(Any, optimizer)(parameters, **options)
+
+
+def _instances(
+    optimizer: type[Optimizer], leaves: list[Tensor], options: dict[str, Any]
+) -> list[Optimizer]:
+    """One member's own optimiser; Muon, which takes matrices only, has AdamW beside it."""
+    if optimizer is not getattr(torch.optim, "Muon", None):
+        return [_make(optimizer, leaves, options)]
+    matrices = [leaf for leaf in leaves if leaf.dim() == 2]
+    others = [leaf for leaf in leaves if leaf.dim() != 2]
+    shared = {name: value for name, value in options.items() if name in ("lr", "weight_decay")}
+    parts = [(optimizer, matrices, options), (torch.optim.AdamW, others, shared)]
+    return [_make(kind, own, numbers) for kind, own, numbers in parts if own]
+
+
+def default_of(
+    optimizer: str | type[Optimizer], options: Mapping[str, Any], name: str
+) -> float:
+    """The optimiser's own default of one of its numbers, or what `options` says.
+
+    Raises:
+        ValueError: the optimiser has no number of that name.
+    """
+    kind = resolve(optimizer)
+    defaults = {k: p.default for k, p in inspect.signature(kind.__init__).parameters.items()}
+    values = {**defaults, **options}
+    if name in ("beta1", "beta2") and "betas" in values:
+        return float(values["betas"][name == "beta2"])
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        numbers = [k for k, v in defaults.items() if isinstance(v, float)]
+        raise ValueError(
+            f"evolve: must name numbers of {kind.__name__} ({', '.join(numbers)}), got {name!r}"
+        )
+    return float(value)

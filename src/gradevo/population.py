@@ -1,0 +1,259 @@
+"""A population: g members of one architecture, their tensors stacked on a leading axis."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, cast
+
+import torch
+from torch import Generator, Tensor, nn
+
+from gradevo import engines
+from gradevo.randomness import generator_from, isolated
+from gradevo.structure import (
+    Structure,
+    Tensors,
+    check_members,
+    stack,
+    structure_of,
+    tensors_of,
+    with_tensors,
+)
+
+Build = Callable[[], nn.Module]
+Loss = Callable[[Any, Any], Tensor]
+
+
+class Population(nn.Module):
+    """Members of one architecture that live in one buffer and train as one module.
+
+    `parameters()` are the *stacked leaves*: the tensor that is `(out, in)` in a member is one
+    contiguous `(g, out, in)` tensor here, so an elementwise torch optimiser works on a
+    population as it is, fused or not, and treats the members independently. All trainable
+    leaves lie one after another in one buffer, `flat`; a member's tensors are views into it.
+
+    The buffer is laid out leaf by leaf, not member by member: torch's fused optimisers
+    overwrite neighbouring numbers, silently, when a parameter is not contiguous.
+
+    Sum the members' losses before `backward` (not their mean), and each member gets the
+    gradient that it would get alone.
+
+    Args:
+        build: returns a new module at every call; called `size` times.
+        size: number of members g, at least 1.
+        generator: where initial weights come from; global random state is left untouched.
+            Default: a generator started from 0.
+        engine: "loop" (one member after another, serves every module), "vmap", or "auto",
+            which times them at the first training step and keeps the fastest.
+
+    Raises:
+        TypeError: `build` does not return a module.
+        ValueError: `build` returns one module twice or two architectures, or an argument is
+            out of range.
+
+    Example:
+        >>> import torch, gradevo as ge
+        >>> pop = ge.Population(lambda: torch.nn.Linear(4, 3), size=10)
+        >>> optimizer = torch.optim.Adam(pop.parameters(), fused=True)
+        >>> x, y = torch.randn(8, 4), torch.randint(3, (8,))
+        >>> losses = pop.losses(torch.nn.functional.cross_entropy, x, y)
+        >>> losses.sum().backward(); optimizer.step()
+        >>> losses.shape
+        torch.Size([10])
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        size: int,
+        *,
+        generator: Generator | None = None,
+        engine: str = "auto",
+    ) -> None:
+        if size < 1:
+            raise ValueError(f"size: must be at least 1, got {size}")
+        with isolated(generator or generator_from(0)):
+            modules = [build() for _ in range(size)]
+        self._adopt(modules, engine)
+
+    @classmethod
+    def from_modules(cls, modules: Sequence[nn.Module], *, engine: str = "auto") -> Self:
+        """A population of copies of existing modules, one member each.
+
+        Args:
+            modules: at least one module, all of one architecture.
+            engine: as for the class.
+
+        Returns:
+            A population with `len(modules)` members; the modules are not touched again.
+
+        Raises:
+            ValueError: no module, or two architectures.
+
+        Example:
+            >>> pop = Population.from_modules([nn.Linear(2, 1), nn.Linear(2, 1)])
+            >>> pop.size
+            2
+        """
+        if not modules:
+            raise ValueError("modules: must hold at least one module, got none")
+        population = cls.__new__(cls)
+        population._adopt(modules, engine)
+        return population
+
+    def _adopt(self, modules: Sequence[nn.Module], engine: str) -> None:
+        super().__init__()
+        check_members(modules)
+        self.size = len(modules)
+        self.structure: Structure = structure_of(modules[0])
+        self.stacked = with_tensors(modules[0], stack(modules))
+        self.training = modules[0].training
+        self.choice = engines.Choice.of(engine)
+        self._flatten()
+
+    # --- the tensors -------------------------------------------------------------------
+
+    def _flatten(self) -> None:
+        """Move the trainable leaves into one buffer, one contiguous block each."""
+        leaves = [self.leaf(name) for name in self.structure.trainable]
+        flat = torch.cat([leaf.detach().reshape(-1) for leaf in leaves])  # (g * P,)
+        blocks = flat.split([leaf.numel() for leaf in leaves])
+        for leaf, block in zip(leaves, blocks, strict=True):
+            leaf.data = block.view(leaf.shape)
+            leaf.grad = None
+        self._flat = flat
+        self.choice.forget()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """`.to(device, dtype)`, `.double()` and friends; keeps the one buffer."""
+        super()._apply(fn, recurse)
+        self._flatten()
+        return self
+
+    @property
+    def flat(self) -> Tensor:
+        """All trainable numbers, `(g * P,)`: leaf after leaf, each `(g, ...)` and contiguous."""
+        first = self.leaf(self.structure.trainable[0])
+        if first.data_ptr() != self._flat.data_ptr():  # a copy of a population
+            self._flatten()
+        return self._flat
+
+    def leaf(self, name: str) -> nn.Parameter:
+        """The stacked leaf `(g, ...)` of a member's parameter."""
+        return self.stacked.get_parameter(name)
+
+    @property
+    def tensors(self) -> Tensors:
+        """All stacked tensors, `(g, ...)` each, by the names a member gives them; not copies."""
+        return tensors_of(self.stacked)
+
+    @property
+    def device(self) -> torch.device:
+        return self._flat.device
+
+    def gradient(self) -> Tensor:
+        """The gradient buffer, `(g * P,)`, laid out like `flat`; leaves' `grad` are its views."""
+        gradient = torch.zeros_like(self.flat)
+        leaves = [self.leaf(name) for name in self.structure.trainable]
+        for leaf, block in zip(
+            leaves, gradient.split([leaf.numel() for leaf in leaves]), strict=True
+        ):
+            leaf.grad = block.view(leaf.shape)
+        return gradient
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy stacked tensors `(g, ...)` into the members; what is already there stays."""
+        for name, mine in self.tensors.items():
+            if mine.data_ptr() != tensors[name].data_ptr():
+                mine.copy_(tensors[name])
+
+    @torch.no_grad()
+    def load_row(self, i: int, module: nn.Module) -> None:
+        """Give member `i` the parameters and buffers of an ordinary module.
+
+        Raises:
+            IndexError: no member `i`.
+            ValueError: `module` is of another architecture.
+        """
+        self._check_index(i)
+        check_members([self.member(i), module])
+        theirs = tensors_of(module)
+        for name, mine in self.tensors.items():
+            mine[i].copy_(theirs[name])
+
+    # --- the members -------------------------------------------------------------------
+
+    def _check_index(self, i: int) -> None:
+        if not -self.size <= i < self.size:
+            raise IndexError(f"i: must be a member of 0..{self.size - 1}, got {i}")
+
+    def view(self, i: int) -> nn.Module:
+        """Member `i` as a module whose tensors are views: training it trains the population."""
+        self._check_index(i)
+        return with_tensors(self.stacked, {name: t[i] for name, t in self.tensors.items()})
+
+    def member(self, i: int) -> nn.Module:
+        """Member `i` as an ordinary module of its own, with the state-dict keys of `build`'s.
+
+        Example:
+            >>> pop = Population(lambda: nn.Linear(2, 1), size=3)
+            >>> sorted(pop.member(0).state_dict())
+            ['bias', 'weight']
+        """
+        self._check_index(i)
+        return with_tensors(self.stacked, {name: t[i].clone() for name, t in self.tensors.items()})
+
+    def select(self, indices: Sequence[int] | Tensor) -> "Population":
+        """A new population of the members at `indices`, in that order; repeats are copies."""
+        chosen = [int(i) for i in indices]
+        return Population.from_modules(
+            [self.member(i) for i in chosen], engine=self.choice.requested
+        )
+
+    def __len__(self) -> int:
+        return self.size
+
+    # --- computing ---------------------------------------------------------------------
+
+    @property
+    def engine(self) -> str:
+        """The engine in use: the one asked for, or what "auto" chose ("auto" until it has)."""
+        return self.choice.name
+
+    def forward(self, x: Any, *, per_member: bool = False) -> Any:
+        """Outputs of all members, `(g, B, ...)`.
+
+        Args:
+            x: one batch `(B, ...)` that all members see, or one a member, `(g, B, ...)`.
+            per_member: whether `x` has the leading member axis.
+        """
+        return self.choice.get(self).forward(x, per_member)
+
+    def losses(self, loss: Loss, x: Any, y: Any, *, per_member: bool = False) -> Tensor:
+        """Loss of every member on a batch, `(g,)`, ready for `.sum().backward()`.
+
+        Args:
+            loss: `loss(output, target)` returns a scalar for one member's batch.
+            x: inputs, `(B, ...)` shared, or `(g, B, ...)`.
+            y: targets, with a member axis exactly if `x` has one.
+            per_member: whether `x` and `y` have the leading member axis.
+
+        Raises:
+            ValueError: the loss is not a scalar.
+        """
+        self.choice.measure(self, loss, x, y, per_member)
+        return self.choice.get(self).losses(loss, x, y, per_member)
+
+    def accumulate(self, loss: Loss, x: Any, y: Any, *, per_member: bool = False) -> Tensor:
+        """Add every member's gradient to its leaves' `grad`, as `losses(...).sum().backward()`.
+
+        The engine may do it member by member, which needs less memory. Returns the losses,
+        `(g,)`, detached. `gradient()` must have been called once before.
+        """
+        self.choice.measure(self, loss, x, y, per_member)
+        return self.choice.get(self).accumulate(loss, x, y, per_member)
+
+    def train(self, mode: bool = True) -> Self:
+        return cast(Self, super().train(mode))
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, engine={self.engine}"

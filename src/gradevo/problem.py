@@ -1,0 +1,59 @@
+"""What an algorithm works on: a population to compute with, a loss, and data."""
+
+import logging
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from gradevo.batches import Source
+from gradevo.fitness import evaluate
+from gradevo.operators.alignment import Symmetry, Unaligned
+from gradevo.operators.symmetry import find_symmetry
+from gradevo.population import Loss, Population
+from gradevo.structure import Tensors
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Problem:
+    """Everything that stays the same during a run.
+
+    Attributes:
+        population: a workplace: its tensors are overwritten by whatever is computed next.
+        loss: `loss(output, target)` returns a scalar for one member's batch.
+        source: training batches.
+        valid: validation rows `(x, y)` that all members share.
+        slice_seconds: how long a step of an algorithm may last before it returns.
+        symmetry: hidden units that may be permuted; None where alignment does not apply,
+            and `unaligned` says why.
+    """
+
+    population: Population
+    loss: Loss
+    source: Source
+    valid: tuple[Tensor, Tensor]
+    slice_seconds: float = 0.5
+    symmetry: Symmetry | None = field(init=False, default=None)
+    unaligned: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        try:
+            self.symmetry = find_symmetry(self.population.member(0), self.valid[0][:2])
+        except Unaligned as reason:
+            self.unaligned = str(reason)
+            log.info("alignment: not applied, %s", reason)
+
+    def evaluate(self, tensors: Tensors, rows: Tensor | None = None) -> Tensor:
+        """Validation loss of every member, `(g,)`, on all rows or on those given."""
+        self.population.load(tensors)
+        x, y = self.valid if rows is None else (self.valid[0][rows], self.valid[1][rows])
+        return evaluate(self.population, self.loss, x, y)
+
+    def validation_rows(self, count: int | None, generator: torch.Generator) -> Tensor | None:
+        """A new shared validation batch: `count` rows drawn without replacement; None: all."""
+        total = len(self.valid[0])
+        if count is None or count >= total:
+            return None
+        return torch.randperm(total, generator=generator)[:count].to(self.valid[0].device)

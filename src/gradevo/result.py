@@ -1,0 +1,141 @@
+"""What a run hands over: the best network, the ensemble, the soup, all members, the history."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from gradevo import checkpoint
+from gradevo.errors import CheckpointError
+from gradevo.population import Build, Population
+from gradevo.structure import Tensors, with_tensors
+
+FILE = "result.safetensors"
+
+
+class Ensemble(nn.Module):
+    """A module that averages its members' predictions.
+
+    Args:
+        members: the networks' population.
+        probabilities: average softmax probabilities and return their logarithm, which
+            cross-entropy and argmax take as logits; otherwise outputs are averaged as they are.
+    """
+
+    def __init__(self, members: Population, *, probabilities: bool) -> None:
+        super().__init__()
+        self.members = members
+        self.probabilities = probabilities
+
+    def forward(self, x: Any) -> Any:
+        return pytree.tree_map(self._average, self.members(x))
+
+    def _average(self, outputs: Tensor) -> Tensor:
+        """`(g, B, ...)` to `(B, ...)`; classes are on axis 1 of a member's output."""
+        if not self.probabilities:
+            return outputs.mean(dim=0)
+        logs = torch.log_softmax(outputs, dim=2)
+        return torch.logsumexp(logs, dim=0) - torch.log(torch.tensor(float(len(outputs))))
+
+
+@dataclass
+class Result:
+    """The outcome of `fit`.
+
+    Attributes:
+        members: the survivors, best first, in eval mode.
+        losses: their validation losses, `(g,)`, float64.
+        history: one dict of numbers a generation.
+        member_steps: forward-backward passes of one network, summed over the members.
+        engine: what computed them.
+        probabilities: how `ensemble` averages.
+        soup_tensors: weights of `soup`.
+    """
+
+    members: Population
+    losses: Tensor
+    history: list[dict[str, Any]]
+    member_steps: int
+    engine: str
+    probabilities: bool
+    soup_tensors: Tensors
+
+    @property
+    def best(self) -> nn.Module:
+        """The member with the lowest validation loss, an ordinary module in eval mode."""
+        return self.members.member(0).eval()
+
+    @property
+    def ensemble(self) -> nn.Module:
+        """A module that averages the survivors' predictions: g times the cost of `best`."""
+        return Ensemble(self.members, probabilities=self.probabilities).eval()
+
+    @property
+    def soup(self) -> nn.Module:
+        """One module, the mean of aligned survivors' weights: never worse than `best` on
+        validation, since a survivor joins only if that does not raise the loss."""
+        tensors = {name: tensor.clone() for name, tensor in self.soup_tensors.items()}
+        return with_tensors(self.members.member(0), tensors).eval()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the result to a folder: plain tensors and numbers.
+
+        Raises:
+            CheckpointError: the folder cannot be written.
+        """
+        value = {
+            "tensors": self.members.tensors,
+            "losses": self.losses,
+            "history": self.history,
+            "member_steps": self.member_steps,
+            "engine": self.engine,
+            "probabilities": self.probabilities,
+            "soup": self.soup_tensors,
+        }
+        checkpoint.write(Path(folder) / FILE, value)
+        history = json.dumps(self.history, indent=1).encode()
+        checkpoint.write_bytes(Path(folder) / "history.json", history)
+
+    @classmethod
+    def load(cls, folder: str | Path, build: Build) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            folder: where.
+            build: returns a module of the saved architecture.
+
+        Raises:
+            CheckpointError: no result there, a damaged one, or another architecture.
+        """
+        value = checkpoint.read(Path(folder) / FILE)
+        members = Population(build, len(value["losses"]), engine=_known(value["engine"]))
+        mine = {name: tuple(t.shape) for name, t in members.tensors.items()}
+        theirs = {name: tuple(t.shape) for name, t in value["tensors"].items()}
+        if mine != theirs:
+            raise CheckpointError(
+                f"build: must return the architecture saved in {folder}, got tensors that "
+                f"differ in {sorted(set(mine.items()) ^ set(theirs.items()))[:4]}"
+            )
+        first = next(iter(value["tensors"].values()))
+        if first.is_floating_point():
+            members.to(first.dtype)
+        members.load(value["tensors"])
+        return cls(
+            members=members.eval(),
+            losses=value["losses"],
+            history=value["history"],
+            member_steps=value["member_steps"],
+            engine=value["engine"],
+            probabilities=value["probabilities"],
+            soup_tensors=value["soup"],
+        )
+
+
+def _known(engine: str) -> str:
+    from gradevo.engines import ENGINES
+
+    return engine if engine in ENGINES else "auto"

@@ -1,0 +1,29 @@
+"""Checks of configurations: errors that name the argument, the rule and the value."""
+
+from collections.abc import Collection
+from typing import Any
+
+
+def at_least(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}: must be a whole number of at least {least}, got {value!r}")
+
+
+def not_negative(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise ValueError(f"{name}: must be a number that is not negative, got {value!r}")
+
+
+def positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{name}: must be a positive number, got {value!r}")
+
+
+def share(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name}: must lie in [0, 1], got {value!r}")
+
+
+def one_of(name: str, value: Any, choices: Collection[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")
