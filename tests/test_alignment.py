@@ -57,6 +57,13 @@ def two_names(x: Tensor) -> Tensor:
     return x.view(batch, channels * height * width)
 
 
+def square(x: Tensor) -> Tensor:
+    """A function that has the name of one of torch's, and mixes the units."""
+    return x.flip(1)
+
+
+torch.fx.wrap("square")
+
 FLATTENS = {
     "size": lambda x: x.view(x.size(0), -1),
     "shape": lambda x: x.reshape(x.shape[0], -1),
@@ -197,13 +204,38 @@ def test_aligning_a_permuted_copy_gives_the_original_back_exactly(kind, seed):
     assert same(align(symmetry, original, shuffled), original)
 
 
-def test_a_deep_narrow_permuted_copy_is_recovered_too():
-    sizes = (2, 40, 40, 40, 40, 1)
-    layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
-    net = nn.Sequential(*layers)
-    symmetry, original = find_symmetry(net), tensors(net)
-    shuffled = permute(symmetry, original, shuffles(symmetry, 1, 0))
-    assert same(align(symmetry, original, shuffled), original)
+def chain(*sizes: int) -> nn.Module:
+    return nn.Sequential(*[nn.Linear(a, b) for a, b in pairwise(sizes)])
+
+
+def test_a_permuted_copy_is_recovered_where_plain_coordinate_descent_gets_stuck():
+    originals = tensors(*[chain(3, 8, 100, 8, 3) for _ in range(5)])
+    symmetry = find_symmetry(chain(3, 8, 100, 8, 3))
+    shuffled = permute(symmetry, originals, shuffles(symmetry, 5, 0))
+    assert same(align(symmetry, originals, shuffled), originals)
+
+
+def test_parents_that_differ_only_in_what_feeds_the_units_keep_their_similarity():
+    net, elsewhere, symmetry = (
+        chain(3, 40, 40, 3),
+        chain(3, 40, 40, 3),
+        find_symmetry(chain(3, 40, 40, 3)),
+    )
+    reference = tensors(net, net)
+    other = {n: t.clone() for n, t in reference.items()}
+    for name in ("0.weight", "0.bias"):
+        reference[name], other[name] = (
+            0.3 * reference[name],
+            0.3 * tensors(elsewhere, elsewhere)[name],
+        )
+    orders = shuffles(symmetry, 2, 0)
+    for order in orders:
+        order[1] = torch.arange(40)  # pair 0 is shuffled, pair 1 stands well already
+    other = permute(symmetry, other, orders)
+    aligned = align(symmetry, reference, other)
+    gain = inner(reference, aligned, net) - inner(reference, other, net)
+    assert gain[0].item() > 0
+    assert gain[1].item() >= 0
 
 
 @EVERY
@@ -310,6 +342,16 @@ def test_the_global_random_state_is_untouched(call):
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_forward_that_draws_numbers_is_declined_and_leaves_the_random_state_alone():
+    noisy = Net(lambda n, x: n.second(F.dropout(n.first(x))))
+    drawing, before = DECLINED["own tensor"][0](), torch.get_rng_state()
+    with pytest.raises(Unaligned, match="changes the output"):
+        find_symmetry(noisy, torch.ones(VECTORS))
+    with pytest.raises(Unaligned, match="its forward makes a tensor"):
+        find_symmetry(drawing)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_finding_a_symmetry_does_not_alter_the_module():
     net = made("functional", 0).train()
     keys, before = set(net.__dict__), tensors(net)
@@ -401,6 +443,12 @@ def concatenated(n, x):
     return n.last(torch.cat([hidden, n.second(hidden)], 1))
 
 
+def forked(n, x):
+    hidden = n.first(x)
+    n.second(hidden)
+    return n.last(hidden)
+
+
 def branched(n, x):
     hidden = n.first(x)
     return n.second(hidden), hidden
@@ -409,6 +457,7 @@ def branched(n, x):
 DECLINED = {
     "residual": (lambda: Net(residual, last=nn.Linear(6, 3)), "add joins two paths"),
     "concatenation": (lambda: Net(concatenated, last=nn.Linear(12, 3)), "cat joins two paths"),
+    "branch": (lambda: Net(forked, last=nn.Linear(6, 3)), "first is read a second time, by last"),
     "two outputs": (lambda: Net(branched), "the output is not the one tensor"),
     "recurrent": (lambda: through(nn.LSTM(6, 6)), r"part \(LSTM\)"),
     "lone recurrent": (lambda: nn.GRU(6, 6), r"\(GRU\)"),
@@ -456,6 +505,14 @@ DECLINED = {
         "mul reads a tensor beside the chain",
     ),
     "flip": (lambda: Net(lambda n, x: n.second(n.first(x).flip(1))), "flip is not known"),
+    "namesake of a function": (
+        lambda: Net(lambda n, x: n.second(square(n.first(x)))),
+        "square is not known",
+    ),
+    "view of another axis": (
+        lambda: Flattened(lambda x: x.view(x.size(1), -1)),
+        "view does not keep the batch axis",
+    ),
     "pool over units": (
         lambda: nn.Sequential(nn.Linear(6, 6), nn.MaxPool1d(1), nn.Linear(6, 6)),
         r"1 \(MaxPool1d\) pools across hidden units",
@@ -556,8 +613,10 @@ def test_a_broken_parent_still_gives_a_permutation_and_harms_no_other_pair(value
         assert torch.equal(order[1], good[1])
 
 
-def test_a_symmetry_with_a_tensor_twice_in_one_group_is_rejected():
+def test_a_symmetry_that_makes_no_sense_is_rejected():
     with pytest.raises(ValueError, match="twice in one group"):
         Symmetry(((Axis("weight", 0), Axis("weight", 1)),), (3,))
+    with pytest.raises(ValueError, match="no axis that is counted"):
+        Symmetry(((Axis("running_mean", 0, counted=False),),), (3,))
     with pytest.raises(ValueError, match="1 groups but 2"):
         Symmetry(((Axis("weight", 0),),), (3, 3))

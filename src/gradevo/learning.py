@@ -43,6 +43,8 @@ class Recipe:
         shared_batch: one batch for all members instead of one each.
         checks: evaluations on validation rows within a phase; the last is at its end.
         backoff: keep the best weights seen at a check, or before the phase.
+        average: horizon of the running mean of a member's weights, as a share of the phase;
+            0: none. Where there is one, a check keeps the better of weights and mean.
     """
 
     optimizer: str | type[Optimizer]
@@ -53,10 +55,15 @@ class Recipe:
     shared_batch: bool = False
     checks: int = 1
     backoff: bool = True
+    average: float = 0.0
 
     def check_after(self, step: int) -> bool:
         """Whether the members are evaluated after so many steps."""
         return step * self.checks // self.steps > (step - 1) * self.checks // self.steps
+
+    def average_rate(self, step: int) -> float:
+        """Weight of the newest weights in the mean: 1 / (t + 1) until the horizon is reached."""
+        return max(1 / (step + 1), 1 / (self.average * self.steps))
 
 
 @storable
@@ -90,6 +97,7 @@ class Phase:
         hyper: each member's own numbers, `(g,)` each.
         losses: validation loss of the weights to be kept, `(g,)`.
         kept: the best weights so far, where the recipe backs off.
+        mean: running mean of the weights in progress, where the recipe averages.
         rows: the validation rows to check on; None: all.
         optimizer: what the optimisers carry from step to step.
         step: steps taken.
@@ -100,6 +108,7 @@ class Phase:
     hyper: Hyper
     losses: Tensor
     kept: Tensors | None = None
+    mean: Tensors | None = None
     rows: Tensor | None = None
     optimizer: list[dict[Any, Any]] | None = None
     step: int = 0
@@ -122,12 +131,19 @@ def begin(
         hyper: the members' own numbers.
         rows: the validation rows to check on; None: all.
     """
-    problem.population.load(tensors)
-    if not recipe.backoff:
-        unknown = torch.full((problem.population.size,), torch.inf, dtype=torch.float64)
-        return Phase(problem.population.tensors, hyper, unknown, rows=rows)
-    losses = problem.evaluate(tensors, rows)
-    return Phase(problem.population.tensors, hyper, losses, clone(tensors), rows)
+    population = problem.population
+    population.load(tensors)
+    losses = torch.full((population.size,), torch.inf, dtype=torch.float64)
+    if recipe.backoff:
+        losses = problem.evaluate(tensors, rows)
+    return Phase(
+        population.tensors,
+        hyper,
+        losses,
+        kept=clone(tensors) if recipe.backoff else None,
+        mean=clone(tensors) if recipe.average else None,
+        rows=rows,
+    )
 
 
 def learn(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams) -> None:
@@ -136,15 +152,15 @@ def learn(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams) -> N
     population.load(phase.tensors)
     phase.tensors = population.tensors
     gradient = population.gradient()
-    optimiser = MemberOptimiser(
-        population, resolve(recipe.optimizer), phase.hyper, recipe.options
-    )
+    optimiser = MemberOptimiser(population, resolve(recipe.optimizer), phase.hyper, recipe.options)
     if phase.optimizer is not None:
         optimiser.load(phase.optimizer)
     population.train()
     end = time.monotonic() + problem.slice_seconds
     while phase.step < recipe.steps:
         _step(problem, recipe, phase, streams, optimiser, gradient)
+        if phase.mean is not None:
+            _average(phase.mean, phase.tensors, recipe.average_rate(phase.step))
         phase.step += 1
         if recipe.check_after(phase.step):
             check(problem, recipe, phase)
@@ -215,22 +231,41 @@ def clip_members(problem: Problem, largest: float) -> None:
 
 
 @torch.no_grad()
+def _average(mean: Tensors, tensors: Tensors, rate: float) -> None:
+    """Move the running mean towards the weights in progress; counters are copied."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point():
+            mean[name].lerp_(tensor, rate)
+        else:
+            mean[name].copy_(tensor)
+
+
 def check(problem: Problem, recipe: Recipe, phase: Phase) -> None:
     """Evaluate the members; where the recipe backs off, keep what became better."""
-    losses = problem.evaluate(phase.tensors, phase.rows)
-    if phase.kept is None:
-        phase.losses = losses
-        return
+    if recipe.backoff:
+        _keep_better(problem, phase, phase.tensors)
+        if phase.mean is not None:
+            current = clone(phase.tensors)
+            _keep_better(problem, phase, phase.mean)
+            problem.population.load(current)
+    elif phase.step == recipe.steps:
+        phase.losses = problem.evaluate(outcome(phase), phase.rows)
+
+
+@torch.no_grad()
+def _keep_better(problem: Problem, phase: Phase, tensors: Tensors) -> None:
+    assert phase.kept is not None
+    losses = problem.evaluate(tensors, phase.rows)
     better = (losses < phase.losses) | (losses.isfinite() & ~phase.losses.isfinite())
     rows = torch.nonzero(better).flatten().to(problem.population.device)
-    for name, tensor in phase.tensors.items():
+    for name, tensor in tensors.items():
         phase.kept[name][rows] = tensor[rows]
     phase.losses = torch.where(better, losses, phase.losses)
 
 
 def outcome(phase: Phase) -> Tensors:
     """The weights that a finished phase hands on, as tensors of their own."""
-    return phase.kept if phase.kept is not None else clone(phase.tensors)
+    return phase.kept or phase.mean or clone(phase.tensors)
 
 
 def clone(tensors: Tensors) -> Tensors:

@@ -131,8 +131,7 @@ class MemberOptimiser:
 def _leaves(population: "Population", i: int) -> list[Tensor]:
     """Member i's trainable tensors and their gradients, as views of the population's."""
     rows = []
-    for name in population.structure.trainable:
-        leaf = population.leaf(name)
+    for leaf in population.leaves.values():
         if leaf.grad is None:
             raise RuntimeError("optimiser: call population.gradient() once before")
         row = leaf.detach()[i]
@@ -158,9 +157,7 @@ def _instances(
     return [_make(kind, own, numbers) for kind, own, numbers in parts if own]
 
 
-def default_of(
-    optimizer: str | type[Optimizer], options: Mapping[str, Any], name: str
-) -> float:
+def default_of(optimizer: str | type[Optimizer], options: Mapping[str, Any], name: str) -> float:
     """The optimiser's own default of one of its numbers, or what `options` says.
 
     Raises:

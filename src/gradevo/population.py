@@ -107,13 +107,14 @@ class Population(nn.Module):
         self.stacked = with_tensors(modules[0], stack(modules))
         self.training = modules[0].training
         self.choice = engines.Choice.of(engine)
+        self.leaves = {n: self.stacked.get_parameter(n) for n in self.structure.trainable}
         self._flatten()
 
     # --- the tensors -------------------------------------------------------------------
 
     def _flatten(self) -> None:
         """Move the trainable leaves into one buffer, one contiguous block each."""
-        leaves = [self.leaf(name) for name in self.structure.trainable]
+        leaves = list(self.leaves.values())
         flat = torch.cat([leaf.detach().reshape(-1) for leaf in leaves])  # (g * P,)
         blocks = flat.split([leaf.numel() for leaf in leaves])
         for leaf, block in zip(leaves, blocks, strict=True):
@@ -131,14 +132,10 @@ class Population(nn.Module):
     @property
     def flat(self) -> Tensor:
         """All trainable numbers, `(g * P,)`: leaf after leaf, each `(g, ...)` and contiguous."""
-        first = self.leaf(self.structure.trainable[0])
+        first = next(iter(self.leaves.values()))
         if first.data_ptr() != self._flat.data_ptr():  # a copy of a population
             self._flatten()
         return self._flat
-
-    def leaf(self, name: str) -> nn.Parameter:
-        """The stacked leaf `(g, ...)` of a member's parameter."""
-        return self.stacked.get_parameter(name)
 
     @property
     def tensors(self) -> Tensors:
@@ -150,12 +147,11 @@ class Population(nn.Module):
         return self._flat.device
 
     def gradient(self) -> Tensor:
-        """The gradient buffer, `(g * P,)`, laid out like `flat`; leaves' `grad` are its views."""
+        """A new gradient buffer, `(g * P,)`, laid out like `flat`; leaves' `grad` are its views."""
         gradient = torch.zeros_like(self.flat)
-        leaves = [self.leaf(name) for name in self.structure.trainable]
-        for leaf, block in zip(
-            leaves, gradient.split([leaf.numel() for leaf in leaves]), strict=True
-        ):
+        leaves = list(self.leaves.values())
+        blocks = gradient.split([leaf.numel() for leaf in leaves])
+        for leaf, block in zip(leaves, blocks, strict=True):
             leaf.grad = block.view(leaf.shape)
         return gradient
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 Tensors = dict[str, Tensor]
 
@@ -101,7 +101,7 @@ def check_members(modules: Sequence[nn.Module]) -> None:
     for i, module in enumerate(modules):
         if not isinstance(module, nn.Module):
             raise TypeError(f"build: must return an nn.Module, got {type(module).__name__}")
-        if any(isinstance(p, UninitializedTensorMixin) for p in module.parameters()):
+        if any(is_lazy(p) for p in module.parameters()):
             raise ValueError(
                 "build: must return a module with known shapes, got lazy parameters; "
                 "run one batch through the module inside build"

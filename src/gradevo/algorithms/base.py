@@ -54,8 +54,8 @@ class LearningConfig:
     """How members learn; every algorithm's config has these fields.
 
     Attributes:
-        epochs: passes through the training rows a learning phase, for each member.
-        steps: optimiser steps a learning phase; instead of `epochs` where it is given.
+        steps: optimiser steps a learning phase, for each member.
+        epochs: passes through the training rows a learning phase; instead of `steps`.
         batch_size: rows a mini-batch; a DataLoader's own batch size comes before it.
         optimizer: a class of `torch.optim`, by name or itself.
         lr: learning rate, or the one around which the members' own are drawn.
@@ -68,10 +68,12 @@ class LearningConfig:
         checks: evaluations on the validation rows within a learning phase.
         backoff: a member keeps the best weights of its phase's checks, and those from before
             the phase if it became worse.
+        average: horizon of a running mean of each member's weights, as a share of the phase;
+            a check keeps the better of the weights and their mean. 0: no mean.
     """
 
-    epochs: float = 10
-    steps: int | None = None
+    steps: int = 500
+    epochs: float | None = None
     batch_size: int = 128
     optimizer: str | type[Optimizer] = "AdamW"
     lr: float = 1e-2
@@ -82,11 +84,12 @@ class LearningConfig:
     shared_batch: bool = False
     checks: int = 1
     backoff: bool = True
+    average: float = 0.0
 
     def __post_init__(self) -> None:
-        validation.positive("epochs", self.epochs)
-        if self.steps is not None:
-            validation.at_least("steps", self.steps, 1)
+        validation.at_least("steps", self.steps, 1)
+        if self.epochs is not None:
+            validation.positive("epochs", self.epochs)
         validation.at_least("batch_size", self.batch_size, 1)
         validation.at_least("checks", self.checks, 1)
         validation.not_negative("lr", self.lr)
@@ -95,12 +98,14 @@ class LearningConfig:
             validation.positive("clip", self.clip)
         if isinstance(self.schedule, str):
             validation.one_of("schedule", self.schedule, SCHEDULES)
+        validation.share("average", self.average)
         resolve(self.optimizer)
 
     def recipe(self, problem: Problem) -> Recipe:
         """The learning phase of this config on a problem."""
-        source = problem.source
-        steps = self.steps or max(1, round(self.epochs * source.rows / source.batch_size))
+        steps, source = self.steps, problem.source
+        if self.epochs is not None:
+            steps = max(1, round(self.epochs * source.rows / source.batch_size))
         return Recipe(
             optimizer=self.optimizer,
             steps=steps,
@@ -110,6 +115,7 @@ class LearningConfig:
             shared_batch=self.shared_batch,
             checks=min(self.checks, steps),
             backoff=self.backoff,
+            average=self.average,
         )
 
     def start_values(self) -> dict[str, float]:

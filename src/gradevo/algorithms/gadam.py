@@ -87,8 +87,8 @@ class GADAM(LearningConfig):
         ValueError: a field out of range.
 
     Example:
-        >>> GADAM(population=4, generations=2, steps=50).cost
-        '600 member-steps'
+        >>> GADAM(population=4, generations=2, steps=50).phases
+        3
         >>> GADAM(population=1)
         Traceback (most recent call last):
         ValueError: population: must be a whole number of at least 2, got 1
@@ -162,7 +162,9 @@ class GADAM(LearningConfig):
         learn(problem, recipe, phase, state.streams)
         if phase.step < recipe.steps:
             return state, None
-        state = replace(state, phase=None, passes=state.passes + phase.passes, phases=state.phases + 1)
+        state = replace(
+            state, phase=None, passes=state.passes + phase.passes, phases=state.phases + 1
+        )
         if not state.breeding:
             members = outcome(phase)
             return replace(state, members=members, losses=phase.losses, breeding=True), None
@@ -184,13 +186,8 @@ class GADAM(LearningConfig):
         return take(state.members, order), state.losses[order]
 
     @property
-    def cost(self) -> str:
-        """What a run costs where `steps` is given, in member-steps."""
-        return f"{self.phases * self.population * (self.steps or 0)} member-steps"
-
-    @property
     def phases(self) -> int:
-        """Learning phases of g members in a whole run."""
+        """Learning phases in a run; each costs `population` x `steps` member-steps."""
         return 2 * self.generations if self.learners == "both" else 1 + self.generations
 
     # --- a generation ------------------------------------------------------------------

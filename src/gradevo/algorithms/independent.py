@@ -64,9 +64,13 @@ class Independent(LearningConfig):
         hyper = same_for_all(self.start_values(), self.population)
         hyper["lr"] = mutation.perturb("lr", hyper["lr"], self.spread, streams.choice)
         tensors = problem.population.tensors
-        return IndependentState(streams, hyper, begin(problem, self.recipe(problem), tensors, hyper))
+        return IndependentState(
+            streams, hyper, begin(problem, self.recipe(problem), tensors, hyper)
+        )
 
-    def step(self, problem: Problem, state: "IndependentState") -> tuple["IndependentState", Info | None]:
+    def step(
+        self, problem: Problem, state: "IndependentState"
+    ) -> tuple["IndependentState", Info | None]:
         """One slice of learning."""
         recipe, phase = self.recipe(problem), state.phase
         learn(problem, recipe, phase, state.streams)
@@ -124,5 +128,3 @@ class IndependentState:
     hyper: Hyper
     phase: Phase
     generation: int = 0
-
-

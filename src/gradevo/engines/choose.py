@@ -66,7 +66,7 @@ def _measure(
         return gradient
 
     try:
-        report = _declined(population, engines, step)
+        report = _declined(population, engines, step, lambda e: e.forward(x, per_member))
         report |= _timed({k: e for k, e in engines.items() if k not in report}, step)
     finally:
         population.load(saved)
@@ -94,7 +94,7 @@ def _fastest(report: dict[str, float | str]) -> str:
 
 
 def _declined(
-    population: "Population", engines: dict[str, "Engine"], step: Step
+    population: "Population", engines: dict[str, "Engine"], step: Step, forward: Step
 ) -> dict[str, float | str]:
     """For each engine that cannot be used here, the reason.
 
@@ -108,7 +108,7 @@ def _declined(
             step(engine)
             with evaluating(population):
                 with torch.no_grad():
-                    engine.forward(x, per_member)
+                    forward(engine)
                 reference, gradient = step(engines["loop"]), step(engine)
             distance = float((gradient - reference).abs().max() / (reference.abs().max() + 1e-12))
         except Exception as error:  # whatever a transform raises on a module it cannot handle

@@ -44,7 +44,9 @@ class Loop:
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         """Backward for each member alone, so that one member's activations live at a time."""
         rows = [
-            self.member_step(i, loss, _member_batch(x, i, per_member), _member_batch(y, i, per_member))
+            self.member_step(
+                i, loss, _member_batch(x, i, per_member), _member_batch(y, i, per_member)
+            )
             for i in range(len(self.members))
         ]
         return torch.stack(rows)  # (g,)
@@ -58,9 +60,9 @@ class Loop:
 
     def _slices(self) -> list[dict[str, Tensor]]:
         """Each member's slices of the stacked leaves, through which gradients reach them."""
-        names = self.population.structure.trainable
-        leaves = [self.population.leaf(name).unbind(0) for name in names]
-        return [dict(zip(names, row, strict=True)) for row in zip(*leaves, strict=True)]
+        names = list(self.population.leaves)
+        slices = [leaf.unbind(0) for leaf in self.population.leaves.values()]
+        return [dict(zip(names, row, strict=True)) for row in zip(*slices, strict=True)]
 
     def _call(self, i: int, x: Any, parameters: dict[str, Tensor] | None = None) -> Any:
         member = self.members[i]
@@ -73,16 +75,15 @@ class Loop:
 
     def _link(self) -> None:
         """Let every member's gradients be views of the leaves' gradients."""
-        names = self.population.structure.trainable
-        gradients = {name: self.population.leaf(name).grad for name in names}
-        if self.linked is not None and gradients[names[0]] is self.linked:
+        first = next(iter(self.population.leaves.values())).grad
+        if self.linked is not None and first is self.linked:
             return
-        for i, member in enumerate(self.members):
-            for name, gradient in gradients.items():
-                if gradient is None:
-                    raise RuntimeError("accumulate: call population.gradient() once before")
-                member.get_parameter(name).grad = gradient[i]
-        self.linked = gradients[names[0]]
+        for name, leaf in self.population.leaves.items():
+            if leaf.grad is None:
+                raise RuntimeError("accumulate: call population.gradient() once before")
+            for member, gradient in zip(self.members, leaf.grad, strict=True):
+                member.get_parameter(name).grad = gradient
+        self.linked = first
 
 
 def _member_batch(batch: Any, i: int, per_member: bool) -> Any:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -55,7 +54,8 @@ class Symmetry:
         units: Number of hidden units of each group.
 
     Raises:
-        ValueError: If the lengths differ, or a tensor occurs twice in one group.
+        ValueError: If the lengths differ, a tensor occurs twice in one group, or a group has no
+            counted axis.
     """
 
     groups: tuple[tuple[Axis, ...], ...]
@@ -67,6 +67,8 @@ class Symmetry:
         for group in self.groups:
             if len({axis.name for axis in group}) < len(group):
                 raise ValueError("a tensor occurs twice in one group of a symmetry")
+            if not any(axis.counted for axis in group):
+                raise ValueError("a group of a symmetry has no axis that is counted")
 
 
 def permute(
@@ -178,9 +180,10 @@ def match_units(
     if not symmetry.groups:
         return []
     weights = _counted(symmetry)
-    target, source = _working(weights, reference), _working(weights, other)
-    start = _better_start(weights, target, source, _fed_start(weights, target, source))
-    return _descend(weights, target, source, start, sweeps)
+    matching = _Matching(weights, _working(weights, reference), _working(weights, other))
+    matching.start()
+    matching.descend(sweeps)
+    return matching.orders
 
 
 def _counted(symmetry: Symmetry) -> Symmetry:
@@ -195,111 +198,111 @@ def _working(symmetry: Symmetry, tensors: Mapping[str, Tensor]) -> dict[str, Ten
     return {n: t.to(torch.float32 if t.is_mps else torch.float64) for n, t in picked.items()}
 
 
+def _sample(tensors: Mapping[str, Tensor]) -> Tensor:
+    return next(iter(tensors.values()))
+
+
 def _identity(symmetry: Symmetry, tensors: Mapping[str, Tensor]) -> list[Tensor]:
-    sample = next(iter(tensors.values()))
-    pairs, device = len(sample), sample.device
+    pairs, device = len(_sample(tensors)), _sample(tensors).device
     return [torch.arange(n, device=device).repeat(pairs, 1) for n in symmetry.units]
 
 
-def _fed_start(
-    symmetry: Symmetry, target: dict[str, Tensor], source: dict[str, Tensor]
-) -> list[Tensor]:
-    """Match layer after layer by the tensors that touch no later, still unmatched layer."""
-    last = {axis.name: g for g, group in enumerate(symmetry.groups) for axis in group}
-    permutations: list[Tensor] = []
-    for g, group in enumerate(symmetry.groups):
-        axes = tuple(axis for axis in group if last[axis.name] == g)
-        step = _assign(_similarity(axes, symmetry.units[g], target, source))  # (pairs, n)
-        source = permute(_only(symmetry, g), source, [step])
-        permutations.append(step)
-    return permutations
+class _Matching:
+    """The orders of the units found so far; the parents' weights stay as they are."""
+
+    def __init__(
+        self, symmetry: Symmetry, target: dict[str, Tensor], source: dict[str, Tensor]
+    ) -> None:
+        self.symmetry, self.target, self.source = symmetry, target, source
+        self.orders = _identity(symmetry, source)  # each (pairs, n)
+        self.uses: dict[str, list[tuple[int, Axis]]] = {}  # tensor -> groups that permute it
+        for g, group in enumerate(symmetry.groups):
+            for axis in group:
+                self.uses.setdefault(axis.name, []).append((g, axis))
+        self.fixed = [self._alone(g) for g in range(len(symmetry.groups))]  # each (pairs, n, n)
+
+    def start(self) -> None:
+        """Match layer after layer by what feeds it; keep that where it beats the first order."""
+        identity, everyone = self.orders, torch.arange(len(self.orders[0]))
+        for g in range(len(self.orders)):
+            fed = [axis for axis in self._shared(g) if self.uses[axis.name][-1][0] == g]
+            similarity = self._similarity(g, fed, everyone.to(self.orders[g].device))
+            self.orders = [*self.orders]
+            self.orders[g] = _assign(similarity, self.orders[g])  # (pairs, n)
+        before, after = self._total(identity), self._total(self.orders)  # (pairs,)
+        better = after - before > GAIN * before.abs()  # (pairs,)
+        both = zip(self.orders, identity, strict=True)
+        self.orders = [torch.where(better.unsqueeze(1), new, old) for new, old in both]
+
+    def descend(self, sweeps: int) -> None:
+        """Assign layer by layer until no pair has a layer whose neighbours moved since its turn."""
+        count = len(self.orders)
+        stale = self.orders[0].new_ones(count, len(self.orders[0]), dtype=torch.bool)
+        for turn in range(sweeps * count):
+            g = turn % count
+            pairs = stale[g].nonzero().squeeze(1)  # (stale pairs,)
+            if len(pairs):
+                moved = self._improve(g, pairs)  # (moved pairs,)
+                stale[g] = False
+                for h in self._neighbours(g):
+                    stale[h, moved] = True
+
+    def _improve(self, g: int, pairs: Tensor) -> Tensor:
+        """Assign one layer of some pairs anew and return the pairs whose order changed."""
+        before = self.orders[g][pairs]  # (some, n)
+        after = _assign(self._similarity(g, self._shared(g), pairs), before)  # (some, n)
+        self.orders[g][pairs] = after
+        return pairs[(before != after).any(dim=1)]
+
+    def _shared(self, g: int) -> list[Axis]:
+        """Return the group's axes on tensors that other groups permute as well."""
+        return [axis for axis in self.symmetry.groups[g] if len(self.uses[axis.name]) > 1]
+
+    def _neighbours(self, g: int) -> set[int]:
+        return {h for axis in self._shared(g) for h, _ in self.uses[axis.name]} - {g}
+
+    def _alone(self, g: int) -> Tensor:
+        """Return the similarity of units by the tensors that no other group permutes."""
+        units = self.symmetry.units[g]
+        total = _sample(self.source).new_zeros(len(self.orders[g]), units, units)
+        for axis in self.symmetry.groups[g]:
+            if len(self.uses[axis.name]) == 1:
+                target, source = self.target[axis.name], self.source[axis.name]
+                total.baddbmm_(_rows(target, axis, units), _rows(source, axis, units).mT)
+        return total  # (pairs, n, n)
+
+    def _similarity(self, g: int, shared: Sequence[Axis], pairs: Tensor) -> Tensor:
+        """Return the inner products of units of some pairs, first parent's unit by second's."""
+        units, total = self.symmetry.units[g], self.fixed[g][pairs]  # (some, n, n), a copy
+        for axis in shared:
+            source = self.source[axis.name][pairs]  # (some, *shape)
+            for h, other in self.uses[axis.name]:
+                source = source if h == g else _moved(source, other, self.orders[h][pairs])
+            target = _rows(self.target[axis.name][pairs], axis, units)  # (some, n, entries)
+            total.baddbmm_(target, _rows(source, axis, units).mT)
+        return total
+
+    def _total(self, orders: Sequence[Tensor]) -> Tensor:
+        return _inner(self.target, permute(self.symmetry, self.source, orders))  # (pairs,)
 
 
-def _better_start(
-    symmetry: Symmetry,
-    target: dict[str, Tensor],
-    source: dict[str, Tensor],
-    candidate: list[Tensor],
-) -> list[Tensor]:
-    """Return, for each pair, the candidate where it is more similar and else the identity."""
-    before, after = _inner(target, source), _inner(target, permute(symmetry, source, candidate))
-    better = (after - before > GAIN * before.abs()).unsqueeze(1)  # (pairs, 1)
-    identity = _identity(symmetry, source)
-    return [torch.where(better, c, i) for c, i in zip(candidate, identity, strict=True)]
-
-
-def _descend(
-    symmetry: Symmetry,
-    target: dict[str, Tensor],
-    source: dict[str, Tensor],
-    permutations: list[Tensor],
-    sweeps: int,
-) -> list[Tensor]:
-    """Assign layer by layer until no pair has a layer whose neighbours moved since its turn."""
-    neighbours = _neighbours(symmetry)
-    source = permute(symmetry, source, permutations)
-    stale = np.ones((len(symmetry.groups), len(permutations[0])), dtype=bool)  # (groups, pairs)
-    for turn in range(sweeps * len(symmetry.groups)):
-        g = turn % len(symmetry.groups)
-        if not stale[g].any():
-            continue
-        similarity = _similarity(symmetry.groups[g], symmetry.units[g], target, source)
-        step = _assign(similarity, stale[g])  # (pairs, n)
-        source = permute(_only(symmetry, g), source, [step])
-        permutations[g] = permutations[g].gather(1, step)  # (pairs, n)
-        _spread(stale, g, neighbours[g], step)
-    return permutations
-
-
-def _spread(stale: np.ndarray, g: int, neighbours: Sequence[int], step: Tensor) -> None:
-    """Mark group g as fresh, and its neighbours as stale in the pairs where g moved."""
-    still = torch.arange(step.shape[1], device=step.device)
-    moved = (step != still).any(dim=1).cpu().numpy()  # (pairs,)
-    stale[g] = False
-    for h in neighbours:
-        stale[h] |= moved
-
-
-def _neighbours(symmetry: Symmetry) -> list[list[int]]:
-    """Return, for each group, the other groups that share a tensor with it."""
-    names = [{axis.name for axis in group} for group in symmetry.groups]
-    count = range(len(names))
-    return [[h for h in count if h != g and names[g] & names[h]] for g in count]
-
-
-def _similarity(
-    axes: Sequence[Axis], units: int, target: Mapping[str, Tensor], source: Mapping[str, Tensor]
-) -> Tensor:
-    """Return the inner products of the units' weights, first parent's unit by second's."""
-    sample = next(iter(target.values()))
-    total = sample.new_zeros(len(sample), units, units)  # (pairs, n, n)
-    for axis in axes:
-        rows, columns = (_rows(t[axis.name], axis, units) for t in (target, source))
-        total += torch.bmm(rows, columns.mT)  # (pairs, n, n)
-    return total
-
-
-def _assign(similarity: Tensor, stale: np.ndarray | None = None) -> Tensor:
-    """Return the best assignment of each pair, or the identity where it gains nothing."""
+def _assign(similarity: Tensor, orders: Tensor) -> Tensor:
+    """Return the best order of each pair's units, or the present one where it gains nothing."""
     clean = similarity.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # (pairs, n, n)
     scale = clean.abs().amax(dim=(1, 2), keepdim=True)  # (pairs, 1, 1)
     scores = (clean / scale.where(scale > 0, 1.0)).cpu().numpy()  # (pairs, n, n)
-    steps = np.tile(np.arange(scores.shape[1]), (len(scores), 1))  # (pairs, n)
-    for pair in range(len(scores)) if stale is None else np.flatnonzero(stale):
-        rows, columns = linear_sum_assignment(scores[pair], maximize=True)
-        if scores[pair, rows, columns].sum() - scores[pair].trace() > GAIN:
-            steps[pair] = columns
-    return torch.from_numpy(steps).to(similarity.device)
+    result = orders.cpu().numpy().copy()  # (pairs, n)
+    for row, score in zip(result, scores, strict=True):
+        units, best = linear_sum_assignment(score, maximize=True)
+        if score[units, best].sum() - score[units, row].sum() > GAIN:
+            row[:] = best
+    return torch.from_numpy(result).to(orders.device)
 
 
 def _inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
     """Return the inner product of all weights of each pair."""
     products = [(first[name] * second[name]).flatten(1).sum(1) for name in first]
     return torch.stack(products).sum(0)  # (pairs,)
-
-
-def _only(symmetry: Symmetry, group: int) -> Symmetry:
-    return Symmetry((symmetry.groups[group],), (symmetry.units[group],))
 
 
 def _rows(tensor: Tensor, axis: Axis, units: int) -> Tensor:

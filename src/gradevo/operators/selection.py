@@ -3,6 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
+
 def finite_or_worst(losses: Tensor) -> Tensor:
     """Losses with NaN and infinities of either sign as +inf, which ranks last."""
     return torch.where(losses.isfinite(), losses, torch.inf)

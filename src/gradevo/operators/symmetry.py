@@ -425,7 +425,7 @@ def _name(node: fx.Node) -> str:
 
 
 def _size(index: Any) -> str:
-    return "batch" if index == 0 and isinstance(index, int) else "number"
+    return "batch" if index == 0 else "number"
 
 
 def _dims(node: fx.Node) -> tuple[Any, Any]:
