@@ -215,27 +215,26 @@ def test_a_permuted_copy_is_recovered_where_plain_coordinate_descent_gets_stuck(
     assert same(align(symmetry, originals, shuffled), originals)
 
 
-def test_parents_that_differ_only_in_what_feeds_the_units_keep_their_similarity():
-    net, elsewhere, symmetry = (
-        chain(3, 40, 40, 3),
-        chain(3, 40, 40, 3),
-        find_symmetry(chain(3, 40, 40, 3)),
-    )
-    reference = tensors(net, net)
-    other = {n: t.clone() for n, t in reference.items()}
-    for name in ("0.weight", "0.bias"):
-        reference[name], other[name] = (
-            0.3 * reference[name],
-            0.3 * tensors(elsewhere, elsewhere)[name],
-        )
+def test_each_pair_starts_from_the_better_of_its_order_and_what_feeds_the_units():
+    net, stranger = chain(3, 20, 100, 20, 3), chain(3, 20, 100, 20, 3)
+    symmetry, reference = find_symmetry(net), tensors(net, net)
     orders = shuffles(symmetry, 2, 0)
     for order in orders:
-        order[1] = torch.arange(40)  # pair 0 is shuffled, pair 1 stands well already
-    other = permute(symmetry, other, orders)
+        order[1] = torch.arange(order.shape[1])  # pair 0 is a shuffled copy, pair 1 stands well
+    other = permute(symmetry, reference, orders)
+    for name in ("0.weight", "0.bias"):  # in pair 1 what feeds the units leads astray
+        other[name][1] = stranger.state_dict()[name]
     aligned = align(symmetry, reference, other)
     gain = inner(reference, aligned, net) - inner(reference, other, net)
-    assert gain[0].item() > 0
+    assert all(torch.equal(aligned[name][0], reference[name][0]) for name in reference)
     assert gain[1].item() >= 0
+
+
+def test_units_that_are_all_alike_stay_where_they_are():
+    net = made("mlp", 0)
+    alike = {name: torch.ones_like(tensor) for name, tensor in tensors(net).items()}
+    other = tensors(net)
+    assert same(align(find_symmetry(net), alike, other), other)
 
 
 @EVERY
@@ -592,6 +591,11 @@ def test_the_check_notices_any_axis_left_out_even_on_a_fresh_network(kind):
             )
             with pytest.raises(Unaligned, match="changes the output"):
                 verify(net, wrong, example)
+
+
+def test_a_forward_that_insists_on_single_precision_can_be_checked():
+    net = Net(lambda n, x: n.second(n.first(x.float()).relu()))
+    assert find_symmetry(net, torch.ones(VECTORS)).units == (6,)
 
 
 def test_an_example_that_does_not_fit_is_a_reason():

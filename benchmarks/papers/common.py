@@ -16,6 +16,7 @@ from gradevo import datasets
 from gradevo.models import mlp
 
 HIDDEN = {"yeast": (50, 30), "adult": (30, 20), "letter": (70, 50), "digits": (64,)}
+RAW = Path(__file__).parents[2] / "docs" / "results" / "raw"
 Task = dict[str, Any]
 
 
@@ -94,4 +95,5 @@ def pooled(
 
 
 def key(task: Task) -> str:
-    return json.dumps(task, sort_keys=True)
+    """What tells one run from another; where the data lie does not."""
+    return json.dumps({k: v for k, v in task.items() if k != "dir"}, sort_keys=True)

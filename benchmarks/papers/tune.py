@@ -16,7 +16,6 @@ from common import Task, load, network, pooled, run
 
 import gradevo as ge
 
-STEPS = 500  # a learning phase; a run costs 10 x 5 x STEPS member-steps whatever the variant
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "checks5": {"checks": 5},
@@ -35,12 +34,35 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "decay1": {"rate_decay": 1.0},
     "decay.5": {"rate_decay": 0.5},
     "spread1": {"spread": 1.0},
+    **{
+        f"mean-{name}": {"checks": 5, "average": 0.1, "weight_decay": 0.3, **changes}
+        for name, changes in {
+            "wd.3": {},
+            "wd.01": {"weight_decay": 0.01},
+            "wd1": {"weight_decay": 1.0},
+            "average.3": {"average": 0.3},
+            "generations2": {"generations": 2},
+            "generations9": {"generations": 9},
+            "cosine": {"schedule": "cosine"},
+            "clones": {"crossover_rate": 0.0},
+            "always-crossover": {"crossover_rate": 1.0},
+            "no-align": {"align": False},
+            "no-mutation": {"mutation_rate": 0.0},
+            "no-backoff": {"backoff": False},
+            "spread1": {"spread": 1.0},
+            "spread3": {"spread": 3.0},
+            "perturb.5": {"perturb": 0.5, "rate_decay": 1.0},
+            "spread3-perturb.5": {"spread": 3.0, "perturb": 0.5, "rate_decay": 1.0},
+        }.items()
+    },
 }
 BASELINES: dict[str, dict[str, Any]] = {
     "adam-1e-3": {"lr": 1e-3},
     "adam-1e-2": {"lr": 1e-2},
     "adam-random": {"lr": 1e-2, "spread": 2.0},
     "adamw-random": {"lr": 1e-2, "spread": 2.0, "optimizer": "AdamW", "weight_decay": 1e-2},
+    "adamw-wd.5": {"lr": 1e-2, "optimizer": "AdamW", "weight_decay": 0.5},
+    "adam-mean": {"lr": 1e-2, "spread": 2.0, "average": 0.02},
     "adamw-cosine": {"lr": 1e-2, "optimizer": "AdamW", "weight_decay": 1e-2, "schedule": "cosine"},
 }
 
@@ -49,10 +71,10 @@ def algorithm(task: Task) -> Any:
     """A variant at the common cost."""
     if task["variant"] in BASELINES:
         setting = {"population": 10, "checks": 25, **BASELINES[task["variant"]]}
-        return ge.Independent(steps=5 * STEPS, **setting)
+        return ge.Independent(steps=5 * task["steps"], **setting)
     changes = {"lr": task["lr"], **VARIANTS[task["variant"]]}
-    chosen = ge.GADAM(steps=STEPS, **changes)
-    return replace(chosen, steps=5 * STEPS // chosen.phases)
+    chosen = ge.GADAM(**changes)
+    return replace(chosen, steps=5 * task["steps"] // chosen.phases)
 
 
 def work(task: Task) -> Task:
@@ -73,6 +95,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--steps", type=int, default=500, help="a phase; a run costs 50 times it")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--data", default="yeast,letter,adult")
     parser.add_argument("--variants", default=",".join([*VARIANTS, *BASELINES]))
@@ -80,7 +103,8 @@ def main() -> None:
     names, sets = args.variants.split(","), args.data.split(",")
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     tasks = [
-        {"variant": v, "data": d, "seed": s, "lr": args.lr, "dir": args.data_dir}
+        {"variant": v, "data": d, "seed": s, "lr": args.lr, "steps": args.steps,
+         "dir": args.data_dir}
         for s in seeds for d in sets for v in names
     ]  # fmt: skip
     rows = list(pooled(work, tasks, args.out, args.jobs))

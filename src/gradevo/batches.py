@@ -5,17 +5,19 @@ and the number of draws since. A source keeps no other state that matters, so a 
 with the batches that it would have seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
+from gradevo.checkpoint import storable
 from gradevo.randomness import isolated
 
 
+@storable
 @dataclass
 class Position:
     """Where a source stands: random state at the start of the epoch, draws taken since."""
@@ -91,14 +93,19 @@ class LoaderSource:
 
     Members see different batches of one pass through the loader, so an epoch of the data for
     every member is g passes. Batches shorter than the loader's batch size (the last of a
-    pass) are skipped, since members' batches are stacked. Shuffling, and augmentation in the
-    main process, draw from the run's own generator; a generator that the loader was given is
-    reseeded from it at every epoch.
+    pass) are skipped, since members' batches are stacked. Shuffling, and augmentation, draw
+    from the run's own generator; a generator that the loader was given is reseeded from it at
+    every pass. A resumed run loads the pass under way again up to where it stood. It cannot
+    bring back the random numbers of worker processes that outlive a pass
+    (`persistent_workers`).
+
+    Args:
+        loader: over a dataset with a length, with a `batch_size`.
     """
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader = loader
-        self.rows = len(loader.dataset)  # type: ignore[arg-type] # checked where it is made
+        self.rows = rows_of(loader)
         self.batch_size = loader.batch_size or 0
         self._live: tuple[Position, Iterator[Any], Generator] | None = None
 
@@ -112,33 +119,30 @@ class LoaderSource:
         return torch.stack([x for x, _ in batches]), torch.stack([y for _, y in batches])
 
     def _next(self, position: Position) -> tuple[Tensor, Tensor]:
-        """The next full batch, from a new epoch where this one is over."""
-        for fresh in (False, True):
-            for batch in self._rest(position):
-                x, y = batch
+        """The next full batch, from a new pass where this one is over."""
+        for _ in range(2):
+            while (batch := self._take(position)) is not None:
+                x, y = pair_of("train", batch)
                 if len(x) == self.batch_size:
                     return x, y
-            if not fresh:
-                position.epoch, position.taken = self._generator(position).get_state(), 0
+            position.epoch, position.taken = self._at(position)[1].get_state(), 0
         raise ValueError(
             f"train: a pass through the loader must give a batch of {self.batch_size} rows, "
             "got none"
         )
 
-    def _rest(self, position: Position) -> Iterator[Any]:
-        """What is left of the epoch; each item taken advances `position`."""
-        iterator, generator = self._iterator(position)
-        while True:
-            with isolated(generator):
-                batch = next(iterator, None)
-            if batch is None:
-                return
+    def _take(self, position: Position) -> Any:
+        """The next item of this pass, None at its end; advances `position`."""
+        iterator, generator = self._at(position)
+        with isolated(generator):
+            batch = next(iterator, None)
+        if batch is not None:
             position.taken += 1
-            self._live = Position(position.epoch, position.taken), iterator, generator
-            yield batch
+        self._live = Position(position.epoch, position.taken), iterator, generator
+        return batch
 
-    def _iterator(self, position: Position) -> tuple[Iterator[Any], Generator]:
-        """The iterator that stands at `position`: the live one, or a new one moved there."""
+    def _at(self, position: Position) -> tuple[Iterator[Any], Generator]:
+        """The iterator that stands at `position`, and the random numbers from there on."""
         if self._live is not None:
             live, iterator, generator = self._live
             if live.taken == position.taken and torch.equal(live.epoch, position.epoch):
@@ -146,19 +150,37 @@ class LoaderSource:
         generator = torch.Generator()
         generator.set_state(position.epoch)
         with isolated(generator):
-            self._reseed()
+            reseed(self.loader)
             iterator = iter(self.loader)
-            for _ in range(position.taken):
-                next(iterator, None)
-        self._live = Position(position.epoch, position.taken), iterator, generator
+        self._live = Position(position.epoch), iterator, generator
+        for _ in range(position.taken):  # exactly as the run took them
+            self._take(self._live[0])
         return iterator, generator
 
-    def _reseed(self) -> None:
-        """A loader with a generator of its own follows the run's as well."""
-        owned = (self.loader.generator, getattr(self.loader.sampler, "generator", None))
-        for generator in owned:
-            if generator is not None:
-                generator.manual_seed(int(torch.randint(2**62, ())))
 
-    def _generator(self, position: Position) -> Generator:
-        return self._iterator(position)[1]
+def reseed(loader: DataLoader[Any]) -> None:
+    """Let a loader with generators of its own follow the global one, for this pass."""
+    for generator in (loader.generator, getattr(loader.sampler, "generator", None)):
+        if generator is not None:
+            generator.manual_seed(int(torch.randint(2**62, ())))
+
+
+def rows_of(loader: DataLoader[Any]) -> int:
+    """How many rows a pass through a loader gives, as far as its sampler can tell."""
+    try:
+        return len(cast(Sized, loader.sampler))
+    except (TypeError, NotImplementedError):
+        return len(cast(Sized, loader.dataset))
+
+
+def pair_of(name: str, batch: Any) -> tuple[Tensor, Tensor]:
+    """A loader's batch, if it is inputs and targets.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    parts = batch if isinstance(batch, tuple | list) else [batch]
+    if len(parts) != 2 or not all(isinstance(part, Tensor) for part in parts):
+        kinds = ", ".join(type(part).__name__ for part in parts)
+        raise ValueError(f"{name}: every batch must be a pair (x, y) of tensors, got ({kinds})")
+    return parts[0], parts[1]

@@ -7,7 +7,7 @@ generation.
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -15,13 +15,20 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gradevo.checkpoint import explaining, replacing, strict
+
 Callback = Callable[[dict[str, Any]], Any]
 
 
 class ProgressBar:
-    """Generation, best and mean loss, adoption rate and time left; silent off a terminal."""
+    """Generation, best and mean loss, adoption rate and time left; silent off a terminal.
 
-    def __init__(self, generations: int) -> None:
+    Args:
+        generations: of the whole run.
+        done: how many a resumed run has behind it.
+    """
+
+    def __init__(self, generations: int, done: int = 0) -> None:
         console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("generation {task.fields[generation]}/" + str(generations)),
@@ -30,9 +37,11 @@ class ProgressBar:
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=console,
+            auto_refresh=False,  # no thread: loaders may fork
+            redirect_stdout=sys.stdout.isatty(),  # what goes to a file stays there
             disable=not (console.is_terminal and sys.stderr.isatty()),
         )
-        self.task = self.bar.add_task("run", total=1.0, generation=0, numbers="")
+        self.task = self.bar.add_task("run", total=1.0, generation=done, numbers="")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -48,30 +57,44 @@ class ProgressBar:
 
     def update(self, progress: float, info: dict[str, Any] | None) -> None:
         """Move the bar, and show a generation's numbers when it has ended."""
-        self.bar.update(self.task, completed=progress)
-        if info is None:
-            return
-        numbers = f"best {info['best']:.4g}  mean {info['mean']:.4g}"
-        if "adoption" in info:
-            numbers += f"  adopted {info['adoption']:.0%}"
-        self.bar.update(self.task, generation=info["generation"], numbers=numbers)
+        fields: dict[str, Any] = {}
+        if info is not None:
+            numbers = f"best {info['best']:.4g}  mean {info['mean']:.4g}"
+            if "adoption" in info:
+                numbers += f"  adopted {info['adoption']:.0%}"
+            fields = {"generation": info["generation"], "numbers": numbers}
+        self.bar.update(self.task, completed=progress, refresh=True, **fields)
 
 
 class JsonLines:
-    """One JSON object a generation, appended to a file.
+    """One JSON object a generation, appended to a file; NaN and infinity are null.
+
+    Besides the generation's info, `seconds` since this process took up the run.
 
     Args:
         path: the file.
         history: what a resumed run has behind it; the file starts with exactly that.
+
+    Raises:
+        CheckpointError: the file cannot be written.
     """
 
-    def __init__(self, path: str | Path, history: list[dict[str, Any]] | None = None) -> None:
+    def __init__(self, path: str | Path, history: Sequence[dict[str, Any]] = ()) -> None:
         self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(info) + "\n" for info in history or []))
         self.start = time.monotonic()
+        lines = self._logged()[: len(history)]
+        if len(lines) < len(history):
+            lines = [json.dumps(strict(info)) + "\n" for info in history]
+        with replacing(self.path) as new:
+            new.write_text("".join(lines))
+
+    def _logged(self) -> list[str]:
+        with explaining("be readable", self.path):
+            text = self.path.read_text(errors="replace") if self.path.exists() else ""
+        return text.splitlines(keepends=True)
 
     def __call__(self, info: dict[str, Any]) -> None:
         seconds = round(time.monotonic() - self.start, 3)
-        with self.path.open("a") as file:
-            file.write(json.dumps({**info, "seconds": seconds}) + "\n")
+        line = json.dumps(strict({**info, "seconds": seconds}))
+        with explaining("be writable", self.path), self.path.open("a") as file:
+            file.write(line + "\n")

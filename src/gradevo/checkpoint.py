@@ -1,27 +1,32 @@
 """State on disk: one file of plain tensors and numbers, replaced whole or not at all.
 
-A checkpoint is one safetensors file; its header carries, as JSON, everything that is not a
-tensor. Nothing is pickled. It is written beside the old one and renamed over it, so a kill
-at any instant leaves a good file.
+A checkpoint is one safetensors file; one of its tensors is the text of a JSON document that
+holds everything else. Nothing is pickled. It is written in a folder beside the old one and
+renamed over it, so a kill at any instant leaves a good file.
 """
 
 import dataclasses
 import json
+import math
 import os
-import tempfile
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Generator, Tensor
 
 from gradevo.errors import CheckpointError
 
 FORMAT = 1
+UNFINISHED = ".unfinished-"  # folders in which files are written; a kill may leave one
 _CLASSES: dict[str, type] = {}
 T = TypeVar("T", bound=type)
+Found = dict[int, tuple[int, Tensor]]  # by identity, so that a tensor is stored once
 
 
 def storable(cls: T) -> T:
@@ -33,8 +38,8 @@ def storable(cls: T) -> T:
 # --- between objects and (tensors, JSON) ---------------------------------------------------
 
 
-def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """JSON for a tree of plain values; its tensors go to `tensors` and leave their key.
+def pack(value: Any, tensors: Found) -> Any:
+    """JSON for a tree of plain values; its tensors go to `tensors` and leave their number.
 
     Raises:
         TypeError: a value that is neither plain nor `storable`.
@@ -42,9 +47,7 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):
-        key = str(len(tensors))
-        tensors[key] = value.detach()
-        return {"tensor": key}
+        return {"tensor": tensors.setdefault(id(value), (len(tensors), value))[0]}
     if isinstance(value, Generator):
         return {"generator": pack(value.get_state(), tensors)}
     if isinstance(value, list | tuple):
@@ -66,7 +69,7 @@ def unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
         return _CLASSES[node["class"]](**unpack(node["fields"], tensors))
     ((kind, inner),) = node.items()
     if kind == "tensor":
-        return tensors[inner]
+        return tensors[str(inner)]
     if kind == "generator":
         generator = torch.Generator()
         generator.set_state(unpack(inner, tensors))
@@ -75,6 +78,17 @@ def unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
         return {unpack(k, tensors): unpack(v, tensors) for k, v in inner}
     items = [unpack(item, tensors) for item in inner]
     return tuple(items) if kind == "tuple" else items
+
+
+def strict(value: Any) -> Any:
+    """Numbers as JSON has them for readers other than Python: NaN and infinity become null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    return value
 
 
 # --- between (tensors, JSON) and the disk --------------------------------------------------
@@ -87,40 +101,57 @@ def write(path: Path, value: Any) -> None:
         CheckpointError: the disk is full or the folder cannot be written; what was at `path`
             is untouched.
     """
-    tensors: dict[str, Tensor] = {}
-    header = {"format": FORMAT, "value": pack(value, tensors)}
-    plain = {key: tensor.cpu().contiguous() for key, tensor in tensors.items()}
-    write_bytes(path, save(plain, metadata={"gradevo": json.dumps(header)}))
+    found: Found = {}
+    text = json.dumps(pack(value, found)).encode()
+    plain = {str(number): t.detach().cpu().contiguous() for number, t in found.values()}
+    plain["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    with replacing(path) as new:
+        save_file(plain, new, metadata={"gradevo": str(FORMAT)})
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file whole: write beside it, flush to the disk, rename."""
-    temporary = None
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what becomes `path` once the block has ended well, whole or not at all.
+
+    Raises:
+        CheckpointError: as for `write`.
+    """
+    room = path.parent / f"{UNFINISHED}{os.getpid()}"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _flush_folder(path.parent)
-    except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise CheckpointError(
-            f"checkpoint: must be writable, got {error.strerror or error} for {path}; "
-            "the last good one is kept"
-        ) from error
+        with explaining("be writable (the last good one is kept)", path):
+            room.mkdir(parents=True, exist_ok=True)
+            yield room / path.name
+            os.chmod(room / path.name, room.stat().st_mode & 0o666)  # as the umask has it
+            _flush(room / path.name)
+            os.replace(room / path.name, path)
+            if os.name == "posix":
+                _flush(path.parent)  # makes the renaming itself durable
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
-def _flush_folder(folder: Path) -> None:
-    """Make the rename itself durable."""
-    handle = os.open(folder, os.O_RDONLY)
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a kill left behind; good files are elsewhere."""
+    for room in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(room, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def explaining(rule: str, path: Path) -> Iterator[None]:
+    """Say of what the system refuses which file it was and what is expected of it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"checkpoint: must {rule}, got {reason} for {path}") from error
 
 
 def read(path: Path) -> Any:
@@ -129,20 +160,23 @@ def read(path: Path) -> Any:
     Raises:
         CheckpointError: no file, a truncated or foreign one, or one of another version.
     """
-    if not path.is_file():
-        raise CheckpointError(f"checkpoint: must be an existing file, got {path}")
+    whole = "be a whole gradevo file (this one is missing, truncated, damaged or foreign)"
+    with explaining(whole, path), safe_open(path, framework="pt") as file:
+        _check_format((file.metadata() or {}).get("gradevo"), path)
+        # cloned: memory of the process's own, aligned as it was, not a map of the file
+        names = list(file.keys())
+        tensors = {name: file.get_tensor(name).clone() for name in names}
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["gradevo"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        return unpack(json.loads(bytes(tensors.pop("json").numpy())), tensors)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"checkpoint: must {whole}, got {error!r} for {path}") from error
+
+
+def _check_format(found: str | None, path: Path) -> None:
+    if found is None:
+        raise CheckpointError(f"checkpoint: must be a gradevo file, got another one in {path}")
+    if found != str(FORMAT):
         raise CheckpointError(
-            f"checkpoint: must be a whole gradevo file, got {path} ({error}); "
-            "it is truncated, damaged or something else"
-        ) from error
-    if header["format"] != FORMAT:
-        raise CheckpointError(
-            f"checkpoint: must be of format {FORMAT}, got format {header['format']} in {path}; "
+            f"checkpoint: must be of format {FORMAT}, got format {found} in {path}; "
             "it was written by another version of gradevo"
         )
-    return unpack(header["value"], tensors)

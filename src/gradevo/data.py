@@ -18,11 +18,16 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from gradevo.batches import LoaderSource, Source, TensorSource
+from gradevo.batches import LoaderSource, Source, TensorSource, pair_of, reseed, rows_of
+from gradevo.randomness import generator_from, isolated
 
 Pair = tuple[Tensor, Tensor]
 DataLike = Pair | Dataset[Any] | DataLoader[Any]
 HOLDOUT = 0.2  # share of `train` held out when no `valid` is given
+KEPT = (  # what a loader over held-out rows takes over from the user's
+    "batch_size", "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn",
+    "multiprocessing_context", "prefetch_factor", "persistent_workers",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,58 +49,88 @@ def prepare(
     """Check what the user gave, and hold out validation rows where none were given.
 
     Raises:
-        ValueError: empty data, x and y of different length, labels that are not counted
-            from 0, a batch larger than the data, or a loader that cannot be split.
-        TypeError: neither tensors nor a Dataset nor a DataLoader.
+        ValueError: empty data, x and y of different length, a batch larger than the data, or
+            a loader that cannot be split.
+        TypeError: neither tensors nor a Dataset nor a DataLoader, or data without a length.
     """
-    train = _tensors_if_cheap(_checked("train", train))
+    train = _checked("train", train)
     if valid is None:
         train, valid = _hold_out(train, seed)
-    x, y = _materialise("valid", _tensors_if_cheap(_checked("valid", valid)))
-    _check_labels("valid", y)
-    source = _source(train, batch_size, device)
-    return Split(source, (x.to(device), y.to(device)))
+    else:
+        valid = _checked("valid", valid)
+    x, y = _materialise("valid", valid, seed)
+    return Split(_source(train, batch_size, device), (x.to(device), y.to(device)))
+
+
+def check_labels(name: str, y: Tensor, classes: int, ignored: int) -> None:
+    """Refuse class labels that are not 0..C-1.
+
+    Raises:
+        ValueError: such a label, other than `ignored`.
+    """
+    labels = y[y != ignored]
+    for label in labels.aminmax() if len(labels) else ():
+        if not 0 <= int(label) < classes:
+            raise ValueError(
+                f"{name}: labels must be 0..C-1 for a module with C = {classes} outputs, "
+                f"got {int(label)}"
+            )
 
 
 def _checked(name: str, data: Any) -> DataLike:
-    if isinstance(data, DataLoader):
-        if isinstance(data.dataset, IterableDataset):
-            raise ValueError(f"{name}: a DataLoader must be over a dataset with a length")
-        rows = len(cast(Sized, data.dataset))
-    elif isinstance(data, Dataset):
-        rows = len(cast(Sized, data))
-    elif isinstance(data, tuple | list) and len(data) == 2:
-        x, y = (torch.as_tensor(part) for part in data)
-        if len(x) != len(y):
+    """What was given; two tensors where it is as much as two tensors."""
+    if isinstance(data, TensorDataset):
+        data = data.tensors
+    if isinstance(data, tuple | list) and len(data) == 2:
+        x, y = (_tensor(name, part) for part in data)
+        if _rows(name, x) != _rows(name, y):
             raise ValueError(f"{name}: x and y must have one length, got {len(x)} and {len(y)}")
-        data, rows = (x, y), len(x)
-    else:
+        data = x, y
+    elif not isinstance(data, Dataset | DataLoader):
         raise TypeError(
             f"{name}: must be a pair of tensors (x, y), a Dataset or a DataLoader, "
             f"got {type(data).__name__}"
         )
-    if rows == 0:
+    rows = data.dataset if isinstance(data, DataLoader) else data
+    if _rows(name, rows[0] if isinstance(rows, tuple) else rows) == 0:
         raise ValueError(f"{name}: must hold at least one row, got none")
     return data
 
 
-def _tensors_if_cheap(data: DataLike) -> DataLike:
-    """A TensorDataset of two tensors is its two tensors."""
-    if isinstance(data, TensorDataset) and len(data.tensors) == 2:
-        return data.tensors[0], data.tensors[1]
-    return data
+def _tensor(name: str, part: Any) -> Tensor:
+    try:
+        return torch.as_tensor(part).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name}: x and y must be tensors or arrays of numbers, got {type(part).__name__}"
+        ) from error
+
+
+def _rows(name: str, data: Any) -> int:
+    try:
+        if not isinstance(data, IterableDataset):
+            return len(data)
+    except (TypeError, NotImplementedError):
+        pass
+    raise TypeError(f"{name}: must have a length and rows to pick from, got {type(data).__name__}")
+
+
+# --- held-out rows -------------------------------------------------------------------------
 
 
 def _hold_out(train: DataLike, seed: int) -> tuple[DataLike, DataLike]:
-    """Split off validation rows: stratified where the targets are class labels."""
+    """Split off validation rows: stratified where the class labels are at hand."""
     if isinstance(train, tuple):
-        kept, held = _split(len(train[0]), train[1], seed)
         x, y = train
+        kept, held = _split(len(x), y, seed)
         return (x[kept], y[kept]), (x[held], y[held])
+    dataset = train.dataset if isinstance(train, DataLoader) else train
+    rows = len(cast(Sized, dataset))
+    kept, held = (Subset(dataset, i.tolist()) for i in _split(rows, _labels(dataset), seed))
     if isinstance(train, DataLoader):
-        return _hold_out_loader(train, seed)
-    kept, held = _split(len(cast(Sized, train)), None, seed)
-    return Subset(train, kept.tolist()), Subset(train, held.tolist())
+        order = {"shuffle": _shuffles(train), "drop_last": train.drop_last}
+        return _like(train, kept, **order), _like(train, held)
+    return kept, held
 
 
 def _split(rows: int, y: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
@@ -116,22 +151,40 @@ def _strata(y: Tensor | None) -> np.ndarray | None:
     return y.cpu().numpy() if enough else None
 
 
-def _hold_out_loader(loader: DataLoader[Any], seed: int) -> tuple[DataLike, DataLike]:
-    if not isinstance(loader.sampler, RandomSampler | SequentialSampler) or not loader.batch_size:
-        raise ValueError(
-            "valid: must be given when the train loader has a sampler of its own, got None"
-        )
-    kept, held = _split(len(cast(Sized, loader.dataset)), None, seed)
-    remaining = DataLoader(
-        Subset(loader.dataset, kept.tolist()),
-        batch_size=loader.batch_size,
-        shuffle=isinstance(loader.sampler, RandomSampler),
-        num_workers=loader.num_workers,
-        collate_fn=loader.collate_fn,
-        drop_last=loader.drop_last,
-        worker_init_fn=loader.worker_init_fn,
+def _labels(dataset: Dataset[Any]) -> Tensor | None:
+    """Targets that a dataset has at hand: a TensorDataset's, or `targets` as torchvision has."""
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[-1]
+    try:
+        targets = torch.as_tensor(cast(Any, dataset).targets)
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return None
+    return targets if targets.shape[:1] == (len(cast(Sized, dataset)),) else None
+
+
+def _shuffles(loader: DataLoader[Any]) -> bool:
+    """Whether a loader gives every row once in random order, or else in the data's order.
+
+    Raises:
+        ValueError: neither.
+    """
+    sampler = loader.sampler
+    if loader.batch_size and rows_of(loader) == len(cast(Sized, loader.dataset)):
+        if isinstance(sampler, RandomSampler) and not sampler.replacement:
+            return True
+        if isinstance(sampler, SequentialSampler):
+            return False
+    raise ValueError(
+        "valid: must be given when the train loader has a sampler of its own, got None"
     )
-    return remaining, Subset(loader.dataset, held.tolist())
+
+
+def _like(loader: DataLoader[Any], rows: Dataset[Any], **order: bool) -> DataLoader[Any]:
+    """A loader like the user's, over some of the rows."""
+    return DataLoader(rows, **order, **{name: getattr(loader, name) for name in KEPT})
+
+
+# --- sources and validation rows -----------------------------------------------------------
 
 
 def _source(train: DataLike, batch_size: int, device: torch.device) -> Source:
@@ -143,39 +196,30 @@ def _source(train: DataLike, batch_size: int, device: torch.device) -> Source:
             f"batch_size: must be at most the number of training rows ({rows}), got {batch_size}"
         )
     if isinstance(train, tuple):
-        _check_labels("train", train[1])
         return TensorSource(train[0].to(device), train[1].to(device), batch_size)
     return LoaderSource(DataLoader(train, batch_size=batch_size, shuffle=True))
 
 
 def _loader_source(loader: DataLoader[Any]) -> Source:
-    size, rows = loader.batch_size, len(cast(Sized, loader.dataset))
+    size, rows = loader.batch_size, rows_of(loader)
     if not size:
         raise ValueError("train: a DataLoader must have a batch_size, got None")
     if size > rows:
         raise ValueError(
-            f"train: the loader's batch_size must be at most its number of rows ({rows}), "
+            f"train: the loader's batch_size must be at most the rows of a pass ({rows}), "
             f"got {size}"
         )
     return LoaderSource(loader)
 
 
-def _materialise(name: str, data: DataLike) -> Pair:
+def _materialise(name: str, data: DataLike, seed: int) -> Pair:
     """All rows of a validation set as two tensors."""
     if isinstance(data, tuple):
         return data
     loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=256)
-    batches = list(loader)
-    if not all(isinstance(b, tuple | list) and len(b) == 2 for b in batches):
-        raise ValueError(f"{name}: every batch must be a pair (x, y), got {type(batches[0])}")
+    with isolated(generator_from(seed)):
+        reseed(loader)
+        batches = [pair_of(name, batch) for batch in loader]
+    if not batches:
+        raise ValueError(f"{name}: a pass through the loader must give a batch, got none")
     return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
-
-
-def _check_labels(name: str, y: Tensor) -> None:
-    """Class labels are counted from 0 (negative ones other than -100 are a mistake)."""
-    if y.is_floating_point() or y.dtype == torch.bool:
-        return
-    labels = torch.unique(y)
-    lowest = int(labels[labels != -100].min()) if bool((labels != -100).any()) else 0
-    if lowest < 0:
-        raise ValueError(f"{name}: labels must be 0..C-1, got {lowest}")

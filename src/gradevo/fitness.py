@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gradevo.engines.check import scalar
+from gradevo.randomness import generator_from, isolated
 from gradevo.structure import evaluating
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def evaluate(population: "Population", loss: "Loss", x: Tensor, y: Tensor) -> Te
     """Loss of every member on the same rows, in eval mode.
 
     The outputs of all rows are collected first and the loss is taken once, so that losses
-    which are not means over rows (F1, AUC) are right as well.
+    which are not means over rows (F1, AUC) are right as well. A module that draws random
+    numbers in eval mode draws the same ones at every evaluation.
 
     Args:
         population: the members.
@@ -30,11 +32,11 @@ def evaluate(population: "Population", loss: "Loss", x: Tensor, y: Tensor) -> Te
     Returns:
         `(g,)`, float64 on the CPU; NaN stays NaN.
     """
-    with evaluating(population):
+    with evaluating(population), isolated(generator_from(0), population.device):
         parts = [population(chunk) for chunk in x.split(CHUNK)]
-    outputs = pytree.tree_map(lambda *chunks: torch.cat(chunks, dim=1), *parts)  # (g, n, ...)
-    rows = [
-        scalar(loss(pytree.tree_map(lambda t, i=i: t[i], outputs), y))
-        for i in range(len(population))
-    ]
-    return torch.stack(rows).double().cpu()
+        outputs = pytree.tree_map(lambda *chunks: torch.cat(chunks, dim=1), *parts)  # (g, n, ...)
+        rows = [
+            scalar(loss(pytree.tree_map(lambda t, i=i: t[i], outputs), y))
+            for i in range(len(population))
+        ]
+    return torch.stack(rows).cpu().double()

@@ -1,16 +1,20 @@
 """The run folder: when to save, what may be continued, and what is refused."""
 
 import dataclasses
+import os
+import re
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from gradevo import checkpoint
-from gradevo.algorithms.base import Algorithm
+from gradevo import checkpoint, validation
+from gradevo.algorithms.base import Algorithm, Info
 from gradevo.errors import CheckpointError
+from gradevo.population import Population
 from gradevo.problem import Problem
 
 FILE = "checkpoint.safetensors"
@@ -26,10 +30,23 @@ class Checkpoint:
         folder: the run folder; made if need be.
         seconds: time between saves inside a generation; each end of a generation and Ctrl-C
             save as well.
+
+    Raises:
+        ValueError: `folder` is a file, or `seconds` is negative.
     """
 
     folder: str | Path
     seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if os.path.isfile(self.folder):
+            raise ValueError(f"checkpoint: must be a folder, got the file {self.folder}")
+        validation.not_negative("seconds", self.seconds)
+
+    @classmethod
+    def of(cls, where: "str | Path | Checkpoint") -> "Checkpoint":
+        """Settings as they are, or the default ones for a folder."""
+        return where if isinstance(where, Checkpoint) else cls(where)
 
 
 @dataclass
@@ -37,7 +54,7 @@ class Saved:
     """What a run folder holds: the state of a run, its history and its engine."""
 
     state: Any
-    history: list[dict[str, Any]]
+    history: list[Info]
     engine: str
 
 
@@ -57,10 +74,12 @@ class RunFolder:
         Raises:
             CheckpointError: it is damaged, or another run's.
         """
-        if not self.path.exists():
-            return None
+        with checkpoint.explaining("be readable", self.path):
+            if not self.path.exists():
+                return None
+            checkpoint.clear_unfinished(self.path.parent)
         value = checkpoint.read(self.path)
-        self._check_same(value["identity"])
+        self._check_same(value.get("identity", {}))
         return Saved(value["state"], value["history"], value["engine"])
 
     def _check_same(self, theirs: dict[str, Any]) -> None:
@@ -82,39 +101,59 @@ class RunFolder:
         checkpoint.write(self.path, value)
         self.saved_at = time.monotonic()
 
+    def where(self) -> str:
+        """A sentence on what is saved, for whoever has to go on from there."""
+        if self.path.exists():
+            return f"The last good checkpoint is in {self.path.parent}"
+        return f"Nothing was saved in {self.path.parent} yet"
+
 
 def identity_of(algorithm: Algorithm, problem: Problem, seed: int) -> dict[str, Any]:
     """What two runs must share for one to go on from the other's checkpoint."""
     config = {
         field.name: _plain(getattr(algorithm, field.name))
-        for field in dataclasses.fields(algorithm)  # type: ignore[arg-type] # all are dataclasses
+        for field in fields(cast(Any, algorithm))
         if field.name not in EXTENDABLE
     }
-    tensors = problem.population.tensors
-    architecture = [[n, list(t.shape[1:]), str(t.dtype)] for n, t in tensors.items()]
+    tensors, source = problem.population.tensors, problem.source
     return {
         "algorithm": algorithm.name,
         **config,
-        "architecture": architecture,
-        "training rows": problem.source.rows,
+        "architecture": [[n, list(t.shape[1:]), str(t.dtype)] for n, t in tensors.items()],
+        "loss": _plain(problem.loss),
+        "training data": type(source).__name__,
+        "training rows": source.rows,
+        "rows a batch": source.batch_size,
         "validation rows": len(problem.valid[0]),
         "seed": seed,
     }
 
 
 def _plain(value: Any) -> Any:
-    """A config value as JSON gives it back."""
-    if isinstance(value, tuple):
+    """A config value as another process would write it: no addresses in memory."""
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return getattr(value, "__qualname__", repr(value))
+    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
-def healthy(problem: Problem) -> bool:
+def placed(value: Any, population: Population) -> Any:
+    """A loaded state with its stacked weights on the population's device; the rest stays."""
+    if isinstance(value, dict):
+        if value.keys() == population.tensors.keys():
+            return {name: tensor.to(population.device) for name, tensor in value.items()}
+        return {name: placed(item, population) for name, item in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = {f.name: placed(getattr(value, f.name), population) for f in fields(value)}
+        return dataclasses.replace(value, **inner)
+    return value
+
+
+def healthy(population: Population) -> bool:
     """Whether at least one member's weights in progress are finite: worth saving."""
-    leaves = [leaf.detach().flatten(1) for leaf in problem.population.parameters()]
-    finite = torch.stack([leaf.isfinite().all(dim=1) for leaf in leaves]).all(dim=0)
+    leaves = [leaf.detach().reshape(len(leaf), -1) for leaf in population.parameters()]
+    finite = torch.stack([leaf.isfinite().all(dim=1) for leaf in leaves]).all(dim=0)  # (g,)
     return bool(finite.any())

@@ -17,9 +17,10 @@ from torch.optim import Optimizer
 
 from gradevo.batches import Position
 from gradevo.checkpoint import storable
+from gradevo.operators.selection import finite_or_worst
 from gradevo.optimisers import Hyper, MemberOptimiser, resolve
 from gradevo.problem import Problem
-from gradevo.randomness import isolated, spawn
+from gradevo.randomness import following, preserved, spawn
 from gradevo.structure import Tensors
 
 Schedule = Callable[[float], float]
@@ -155,17 +156,17 @@ def learn(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams) -> N
     optimiser = MemberOptimiser(population, resolve(recipe.optimizer), phase.hyper, recipe.options)
     if phase.optimizer is not None:
         optimiser.load(phase.optimizer)
-    population.train()
     end = time.monotonic() + problem.slice_seconds
-    while phase.step < recipe.steps:
-        _step(problem, recipe, phase, streams, optimiser, gradient)
-        if phase.mean is not None:
-            _average(phase.mean, phase.tensors, recipe.average_rate(phase.step))
-        phase.step += 1
-        if recipe.check_after(phase.step):
-            check(problem, recipe, phase)
-        if time.monotonic() >= end:
-            break
+    with preserved(population.device):
+        while phase.step < recipe.steps:
+            _step(problem, recipe, phase, streams, optimiser, gradient)
+            if phase.mean is not None:
+                _average(phase.mean, phase.tensors, recipe.average_rate(phase.step))
+            phase.step += 1
+            if recipe.check_after(phase.step):
+                check(problem, recipe, phase)
+            if time.monotonic() >= end:
+                break
     phase.optimizer = optimiser.state()
 
 
@@ -181,7 +182,7 @@ def _step(
     x, y = problem.source.draw(streams.data, population.size, recipe.shared_batch)
     x, y = x.to(population.device), y.to(population.device)
     optimiser.scale_rate(_schedule(recipe.schedule)(phase.step / recipe.steps))
-    with isolated(streams.noise, population.device):
+    with following(streams.noise, population.device):
         if optimiser.elementwise:
             gradient.zero_()
             population.accumulate(problem.loss, x, y, per_member=each)
@@ -224,7 +225,7 @@ def _schedule(schedule: str | Schedule) -> Schedule:
 def clip_members(problem: Problem, largest: float) -> None:
     """Scale down each member's gradient whose own norm is above `largest`."""
     leaves = [leaf.grad for leaf in problem.population.parameters() if leaf.grad is not None]
-    squares = torch.stack([leaf.flatten(1).square().sum(dim=1) for leaf in leaves])
+    squares = torch.stack([leaf.reshape(len(leaf), -1).square().sum(dim=1) for leaf in leaves])
     factor = (largest / (squares.sum(dim=0).sqrt() + 1e-6)).clamp(max=1.0)  # (g,)
     for leaf in leaves:
         leaf.mul_(factor.view(-1, *([1] * (leaf.dim() - 1))))
@@ -242,21 +243,21 @@ def _average(mean: Tensors, tensors: Tensors, rate: float) -> None:
 
 def check(problem: Problem, recipe: Recipe, phase: Phase) -> None:
     """Evaluate the members; where the recipe backs off, keep what became better."""
+    current = clone(phase.tensors) if phase.mean is not None else phase.tensors
     if recipe.backoff:
         _keep_better(problem, phase, phase.tensors)
         if phase.mean is not None:
-            current = clone(phase.tensors)
             _keep_better(problem, phase, phase.mean)
-            problem.population.load(current)
     elif phase.step == recipe.steps:
-        phase.losses = problem.evaluate(outcome(phase), phase.rows)
+        phase.losses = problem.evaluate(phase.mean or phase.tensors, phase.rows)
+    problem.population.load(current)  # evaluating the mean has put it there
 
 
 @torch.no_grad()
 def _keep_better(problem: Problem, phase: Phase, tensors: Tensors) -> None:
     assert phase.kept is not None
     losses = problem.evaluate(tensors, phase.rows)
-    better = (losses < phase.losses) | (losses.isfinite() & ~phase.losses.isfinite())
+    better = finite_or_worst(losses) < finite_or_worst(phase.losses)
     rows = torch.nonzero(better).flatten().to(problem.population.device)
     for name, tensor in tensors.items():
         phase.kept[name][rows] = tensor[rows]

@@ -1,7 +1,7 @@
 """A population: g members of one architecture, their tensors stacked on a leading axis."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,6 +17,7 @@ from gradevo.structure import (
     tensors_of,
     with_tensors,
 )
+from gradevo.validation import at_least
 
 Build = Callable[[], nn.Module]
 Loss = Callable[[Any, Any], Tensor]
@@ -68,11 +69,11 @@ class Population(nn.Module):
         generator: Generator | None = None,
         engine: str = "auto",
     ) -> None:
-        if size < 1:
-            raise ValueError(f"size: must be at least 1, got {size}")
+        at_least("size", size, 1)
         with isolated(generator or generator_from(0)):
             modules = [build() for _ in range(size)]
-        self._adopt(modules, engine)
+        check_members(modules)
+        self._adopt(with_tensors(modules[0], stack(modules)), size, engine)
 
     @classmethod
     def from_modules(cls, modules: Sequence[nn.Module], *, engine: str = "auto") -> Self:
@@ -95,46 +96,62 @@ class Population(nn.Module):
         """
         if not modules:
             raise ValueError("modules: must hold at least one module, got none")
+        check_members(modules, "modules")
         population = cls.__new__(cls)
-        population._adopt(modules, engine)
+        population._adopt(with_tensors(modules[0], stack(modules)), len(modules), engine)
         return population
 
-    def _adopt(self, modules: Sequence[nn.Module], engine: str) -> None:
+    def _adopt(self, stacked: nn.Module, size: int, engine: str) -> None:
         super().__init__()
-        check_members(modules)
-        self.size = len(modules)
-        self.structure: Structure = structure_of(modules[0])
-        self.stacked = with_tensors(modules[0], stack(modules))
-        self.training = modules[0].training
+        self.size = size
+        self.structure: Structure = structure_of(stacked)
+        self.stacked = stacked
+        self.training = stacked.training
         self.choice = engines.Choice.of(engine)
-        self.leaves = {n: self.stacked.get_parameter(n) for n in self.structure.trainable}
+        self.register_load_state_dict_post_hook(_rejoin)
         self._flatten()
 
     # --- the tensors -------------------------------------------------------------------
 
     def _flatten(self) -> None:
         """Move the trainable leaves into one buffer, one contiguous block each."""
+        self.leaves = {n: self.stacked.get_parameter(n) for n in self.structure.trainable}
         leaves = list(self.leaves.values())
-        flat = torch.cat([leaf.detach().reshape(-1) for leaf in leaves])  # (g * P,)
-        blocks = flat.split([leaf.numel() for leaf in leaves])
-        for leaf, block in zip(leaves, blocks, strict=True):
-            leaf.data = block.view(leaf.shape)
+        self._flat = torch.cat([leaf.detach().reshape(-1) for leaf in leaves])  # (g * P,)
+        for leaf, block in zip(leaves, self._split(self._flat), strict=True):
+            leaf.data = block
             leaf.grad = None
-        self._flat = flat
+
+    def _split(self, flat: Tensor) -> list[Tensor]:
+        """One buffer as the leaves' blocks, `(g, ...)` each and contiguous."""
+        leaves = list(self.leaves.values())
+        blocks = flat.split([leaf.numel() for leaf in leaves])
+        return [block.view(leaf.shape) for leaf, block in zip(leaves, blocks, strict=True)]
+
+    def _rejoin(self) -> None:
+        """After torch may have moved tensors: one buffer again, and engines made anew."""
+        storage = self._flat.untyped_storage().data_ptr()
+        for name, leaf in self.leaves.items():
+            current = self.stacked.get_parameter(name)
+            if current is not leaf or leaf.untyped_storage().data_ptr() != storage:
+                self._flatten()
+                break
         self.choice.forget()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """`.to(device, dtype)`, `.double()` and friends; keeps the one buffer."""
         super()._apply(fn, recurse)
-        self._flatten()
+        self._rejoin()
         return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copies and unpickled populations have a buffer of their own."""
+        super().__setstate__(state)
+        self._rejoin()
 
     @property
     def flat(self) -> Tensor:
         """All trainable numbers, `(g * P,)`: leaf after leaf, each `(g, ...)` and contiguous."""
-        first = next(iter(self.leaves.values()))
-        if first.data_ptr() != self._flat.data_ptr():  # a copy of a population
-            self._flatten()
         return self._flat
 
     @property
@@ -149,18 +166,28 @@ class Population(nn.Module):
     def gradient(self) -> Tensor:
         """A new gradient buffer, `(g * P,)`, laid out like `flat`; leaves' `grad` are its views."""
         gradient = torch.zeros_like(self.flat)
-        leaves = list(self.leaves.values())
-        blocks = gradient.split([leaf.numel() for leaf in leaves])
-        for leaf, block in zip(leaves, blocks, strict=True):
-            leaf.grad = block.view(leaf.shape)
+        for leaf, block in zip(self.leaves.values(), self._split(gradient), strict=True):
+            leaf.grad = block
         return gradient
+
+    def gradients(self) -> Tensors:
+        """Every leaf's `grad`, by name.
+
+        Raises:
+            RuntimeError: there are none; call `gradient` once before.
+        """
+        gradients = {n: leaf.grad for n, leaf in self.leaves.items() if leaf.grad is not None}
+        if len(gradients) < len(self.leaves):
+            raise RuntimeError("gradients: must be there, got none; call gradient() once before")
+        return gradients
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Copy stacked tensors `(g, ...)` into the members; what is already there stays."""
         for name, mine in self.tensors.items():
-            if mine.data_ptr() != tensors[name].data_ptr():
-                mine.copy_(tensors[name])
+            theirs = tensors[name]
+            if mine.data_ptr() != theirs.data_ptr() or mine.stride() != theirs.stride():
+                mine.copy_(theirs)
 
     @torch.no_grad()
     def load_row(self, i: int, module: nn.Module) -> None:
@@ -171,16 +198,16 @@ class Population(nn.Module):
             ValueError: `module` is of another architecture.
         """
         self._check_index(i)
-        check_members([self.member(i), module])
+        check_members([self.view(i), module], "module")
         theirs = tensors_of(module)
         for name, mine in self.tensors.items():
             mine[i].copy_(theirs[name])
 
     # --- the members -------------------------------------------------------------------
 
-    def _check_index(self, i: int) -> None:
+    def _check_index(self, i: int, argument: str = "i") -> None:
         if not -self.size <= i < self.size:
-            raise IndexError(f"i: must be a member of 0..{self.size - 1}, got {i}")
+            raise IndexError(f"{argument}: must be a member of 0..{self.size - 1}, got {i}")
 
     def view(self, i: int) -> nn.Module:
         """Member `i` as a module whose tensors are views: training it trains the population."""
@@ -198,12 +225,26 @@ class Population(nn.Module):
         self._check_index(i)
         return with_tensors(self.stacked, {name: t[i].clone() for name, t in self.tensors.items()})
 
-    def select(self, indices: Sequence[int] | Tensor) -> "Population":
-        """A new population of the members at `indices`, in that order; repeats are copies."""
-        chosen = [int(i) for i in indices]
-        return Population.from_modules(
-            [self.member(i) for i in chosen], engine=self.choice.requested
-        )
+    def select(self, indices: Sequence[int] | Tensor) -> Self:
+        """A new population of the members at `indices`, in that order; repeats are copies.
+
+        Args:
+            indices: member numbers, or one truth value a member.
+
+        Raises:
+            ValueError: no index.
+            IndexError: no such member.
+        """
+        chosen = torch.as_tensor(indices)
+        chosen = chosen.nonzero().flatten() if chosen.dtype == torch.bool else chosen
+        if not len(chosen):
+            raise ValueError("indices: must name at least one member, got none")
+        for i in chosen.tolist():
+            self._check_index(i, "indices")
+        rows = {name: t[chosen.to(t.device)] for name, t in self.tensors.items()}
+        population = type(self).__new__(type(self))
+        population._adopt(with_tensors(self.stacked, rows), len(chosen), self.choice.requested)
+        return population
 
     def __len__(self) -> int:
         return self.size
@@ -222,7 +263,7 @@ class Population(nn.Module):
             x: one batch `(B, ...)` that all members see, or one a member, `(g, B, ...)`.
             per_member: whether `x` has the leading member axis.
         """
-        return self.choice.get(self).forward(x, per_member)
+        return self.choice.compute(self, "forward", x, per_member)
 
     def losses(self, loss: Loss, x: Any, y: Any, *, per_member: bool = False) -> Tensor:
         """Loss of every member on a batch, `(g,)`, ready for `.sum().backward()`.
@@ -235,9 +276,10 @@ class Population(nn.Module):
 
         Raises:
             ValueError: the loss is not a scalar.
+            EngineError: the engine that was asked for cannot compute the module.
         """
-        self.choice.measure(self, loss, x, y, per_member)
-        return self.choice.get(self).losses(loss, x, y, per_member)
+        self.choice.settle(self, loss, x, y, per_member)
+        return self.choice.compute(self, "losses", loss, x, y, per_member)
 
     def accumulate(self, loss: Loss, x: Any, y: Any, *, per_member: bool = False) -> Tensor:
         """Add every member's gradient to its leaves' `grad`, as `losses(...).sum().backward()`.
@@ -245,11 +287,15 @@ class Population(nn.Module):
         The engine may do it member by member, which needs less memory. Returns the losses,
         `(g,)`, detached. `gradient()` must have been called once before.
         """
-        self.choice.measure(self, loss, x, y, per_member)
-        return self.choice.get(self).accumulate(loss, x, y, per_member)
-
-    def train(self, mode: bool = True) -> Self:
-        return cast(Self, super().train(mode))
+        self.gradients()
+        self.choice.settle(self, loss, x, y, per_member)
+        return self.choice.compute(self, "accumulate", loss, x, y, per_member)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, engine={self.engine}"
+
+
+def _rejoin(population: nn.Module, _keys: Any) -> None:
+    """After `load_state_dict`, which may put other tensors in place (`assign=True`)."""
+    if isinstance(population, Population):
+        population._rejoin()

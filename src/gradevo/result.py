@@ -1,6 +1,7 @@
 """What a run hands over: the best network, the ensemble, the soup, all members, the history."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from gradevo import checkpoint
+from gradevo.engines import ENGINES
 from gradevo.errors import CheckpointError
 from gradevo.population import Build, Population
 from gradevo.structure import Tensors, with_tensors
@@ -39,7 +41,7 @@ class Ensemble(nn.Module):
         if not self.probabilities:
             return outputs.mean(dim=0)
         logs = torch.log_softmax(outputs, dim=2)
-        return torch.logsumexp(logs, dim=0) - torch.log(torch.tensor(float(len(outputs))))
+        return torch.logsumexp(logs, dim=0) - math.log(len(outputs))
 
 
 @dataclass
@@ -82,7 +84,7 @@ class Result:
         return with_tensors(self.members.member(0), tensors).eval()
 
     def save(self, folder: str | Path) -> None:
-        """Write the result to a folder: plain tensors and numbers.
+        """Write the result to a folder: plain tensors and numbers, and `history.json` to read.
 
         Raises:
             CheckpointError: the folder cannot be written.
@@ -97,8 +99,8 @@ class Result:
             "soup": self.soup_tensors,
         }
         checkpoint.write(Path(folder) / FILE, value)
-        history = json.dumps(self.history, indent=1).encode()
-        checkpoint.write_bytes(Path(folder) / "history.json", history)
+        with checkpoint.replacing(Path(folder) / "history.json") as new:
+            new.write_text(json.dumps(checkpoint.strict(self.history), indent=1))
 
     @classmethod
     def load(cls, folder: str | Path, build: Build) -> Self:
@@ -136,6 +138,5 @@ class Result:
 
 
 def _known(engine: str) -> str:
-    from gradevo.engines import ENGINES
-
+    """The engine that computed a result, where this machine has it."""
     return engine if engine in ENGINES else "auto"

@@ -7,15 +7,17 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+import numpy as np
 import torch
-from torch import Generator, nn
-from torch.nn import functional
+from torch import Generator
 
 from gradevo.algorithms.base import Algorithm, Info
 from gradevo.callbacks import Callback, JsonLines, ProgressBar
+from gradevo.checks import check_arguments, is_cross_entropy, not_finite, try_once
 from gradevo.data import DataLike, prepare
 from gradevo.errors import DivergedError
-from gradevo.folder import Checkpoint, RunFolder, Saved, healthy, identity_of
+from gradevo.folder import Checkpoint, RunFolder, Saved, healthy, identity_of, placed
+from gradevo.operators.survival import top
 from gradevo.population import Build, Loss, Population
 from gradevo.problem import Problem
 from gradevo.randomness import generator_from, spawn
@@ -60,7 +62,7 @@ def fit(
         The result: `best`, `ensemble`, `soup`, `members`, `history`.
 
     Raises:
-        ValueError: bad data or arguments, before any work.
+        TypeError, ValueError: bad data or arguments, before any work.
         CheckpointError: the folder holds another run, or cannot be read or written.
         DivergedError: every member's loss is NaN or infinite.
         KeyboardInterrupt: Ctrl-C, after the state was saved to `checkpoint`.
@@ -73,6 +75,8 @@ def fit(
         >>> result.best(x).shape
         torch.Size([64, 1])
     """
+    check_arguments(algorithm, build, loss, callbacks)
+    settings = None if checkpoint is None else Checkpoint.of(checkpoint)
     root = generator_from(seed)
     population = Population(build, algorithm.population, generator=spawn(root), engine=engine)
     if device is not None:
@@ -81,8 +85,8 @@ def fit(
         train, valid, batch_size=algorithm.batch_size, seed=seed, device=population.device
     )
     problem = Problem(population, loss, split.source, split.valid)
-    _try_once(problem)
-    return _Run(algorithm, problem, spawn(root), seed, callbacks, checkpoint).to_the_end()
+    try_once(problem)
+    return _Run(algorithm, problem, spawn(root), seed, callbacks, settings).to_the_end()
 
 
 class _Run:
@@ -95,37 +99,37 @@ class _Run:
         generator: Generator,
         seed: int,
         callbacks: Sequence[Callback],
-        checkpoint: str | Path | Checkpoint | None,
+        settings: Checkpoint | None,
     ) -> None:
         self.algorithm, self.problem = algorithm, problem
         self.callbacks = list(callbacks)
         self.history: list[Info] = []
+        self.looked = False  # whether NaN weights were traced to the data already
         self.folder = None
-        saved = None
-        if checkpoint is not None:
-            settings = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+        if settings is not None:
             self.folder = RunFolder(settings, identity_of(algorithm, problem, seed))
-            saved = self.folder.load()
+        saved = self.folder.load() if self.folder else None
         if saved is None:
             self.state = algorithm.init(problem, generator)
         else:
-            self.state, self.history = saved.state, saved.history
+            self.state = placed(saved.state, problem.population)
+            self.history = saved.history
             problem.population.choice.resume(saved.engine)
         if self.folder is not None:
             self.callbacks.append(JsonLines(self.folder.log, self.history))
 
     def to_the_end(self) -> Result:
         """Step until the algorithm has finished, saving, showing and logging."""
-        with _Interrupt() as interrupt, ProgressBar(self.algorithm.generations) as bar:
+        bar = ProgressBar(self.algorithm.generations, len(self.history))
+        with _Interrupt() as interrupt, bar:
             stop = False
             while not stop and not self.algorithm.finished(self.state):
                 info = self._step()
                 bar.update(self.algorithm.progress(self.problem, self.state), info)
-                if info is not None:
-                    self.history.append(info)
-                    stop = any([callback(info) is True for callback in self.callbacks])
-                self._save(always=info is not None or interrupt.seen)
-                if interrupt.seen:
+                stop = info is not None and self._end_generation(info)
+                interrupted = interrupt.seen
+                self._save(ended=info is not None, now=interrupted)
+                if interrupted:
                     raise KeyboardInterrupt(self._where())
         return self._result()
 
@@ -133,45 +137,78 @@ class _Run:
         try:
             self.state, info = self.algorithm.step(self.problem, self.state)
         except DivergedError as error:
-            raise DivergedError(f"{error}. {self._where()}") from None
+            culprits = not_finite(self.problem)
+            found = f"; {culprits} does have NaN or infinity" if culprits else ""
+            raise DivergedError(f"{error}{found}. {self._where()}") from None
+        if not self.looked and not healthy(self.problem.population):
+            self._look_at_data()
         return info
 
-    def _where(self) -> str:
-        if self.folder is None:
-            return "No checkpoint was asked for"
-        return f"The last good checkpoint is in {self.folder.path.parent}"
+    def _look_at_data(self) -> None:
+        """Members that became NaN may recover from their learning rates, but not from the data.
 
-    def _save(self, *, always: bool) -> None:
-        if self.folder is None or not (always or self.folder.due()):
+        Back-off would hide it: every member keeps its start weights.
+        """
+        self.looked = True
+        if culprits := not_finite(self.problem):
+            raise DivergedError(
+                "loss: must be finite for at least one member, got NaN weights for all; the "
+                f"likely cause is NaN or infinity in {culprits}. {self._where()}"
+            )
+
+    def _end_generation(self, info: Info) -> bool:
+        """Note a generation's numbers and call everybody; whether one of them wants to stop."""
+        self.history.append(info)
+        answers = [callback(dict(info)) for callback in self.callbacks]
+        return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+
+    def _where(self) -> str:
+        return self.folder.where() if self.folder else "No checkpoint was asked for"
+
+    def _save(self, *, ended: bool, now: bool) -> None:
+        """Save at the end of a generation, when asked or when it is time.
+
+        Within a generation, not while every member's weights have become NaN: then what is
+        on disk is the last that is good.
+        """
+        population = self.problem.population
+        if self.folder is None or not (ended or now or self.folder.due()):
             return
-        if healthy(self.problem):
-            engine = self.problem.population.engine
-            self.folder.save(Saved(self.state, self.history, engine))
+        if ended or healthy(population):
+            self.folder.save(Saved(self.state, self.history, population.engine))
 
     def _result(self) -> Result:
+        """The survivors, compared on all validation rows."""
         problem, population = self.problem, self.problem.population
-        tensors, losses = self.algorithm.survivors(self.state)
-        soup = greedy_soup(problem, tensors)
+        tensors, _ = self.algorithm.survivors(self.state)
+        losses = problem.evaluate(tensors)
+        order = top(losses, population.size)
+        tensors = {name: t[order.to(t.device)] for name, t in tensors.items()}
         population.load(tensors)
+        population.zero_grad()
         return Result(
             members=population.eval(),
-            losses=losses,
+            losses=losses[order],
             history=self.history,
             member_steps=self.history[-1]["member_steps"] if self.history else 0,
             engine=population.engine,
-            probabilities=_is_cross_entropy(problem.loss),
-            soup_tensors=soup,
+            probabilities=is_cross_entropy(problem.loss),
+            soup_tensors=greedy_soup(problem, tensors),
         )
 
 
 class _Interrupt:
-    """Inside the block Ctrl-C is noted and acted on between steps; a second one at once."""
+    """Inside the block Ctrl-C is noted and acted on between steps; a second one at once.
+
+    Only where Ctrl-C would have raised: who ignores it or handles it otherwise is left alone.
+    """
 
     def __enter__(self) -> Self:
         self.seen = False
-        self.owner = threading.current_thread() is threading.main_thread()
+        main = threading.current_thread() is threading.main_thread()
+        self.owner = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         if self.owner:
-            self.former = signal.signal(signal.SIGINT, self._note)
+            signal.signal(signal.SIGINT, self._note)
         return self
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -186,27 +223,6 @@ class _Interrupt:
         traceback: TracebackType | None,
     ) -> None:
         if self.owner:
-            signal.signal(signal.SIGINT, self.former)
-
-
-def _is_cross_entropy(loss: Loss) -> bool:
-    return isinstance(loss, nn.CrossEntropyLoss) or loss is functional.cross_entropy
-
-
-def _try_once(problem: Problem) -> None:
-    """Run the module and the loss on a few rows, so that mistakes show before the work.
-
-    Raises:
-        ValueError: the loss is no scalar, or labels are not among the module's classes.
-    """
-    x, y = problem.valid
-    if _is_cross_entropy(problem.loss) and not y.is_floating_point():
-        with torch.no_grad():
-            classes = problem.population.member(0).eval()(x[:2]).shape[1]
-        if int(y.max()) >= classes:
-            raise ValueError(
-                f"labels: must be 0..C-1 for a module with C = {classes} outputs, "
-                f"got {int(y.max())}"
-            )
-    few = torch.arange(min(len(x), 8), device=x.device)
-    problem.evaluate(problem.population.tensors, few)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self.seen and kind is None:  # it came after the last step was saved
+            raise KeyboardInterrupt

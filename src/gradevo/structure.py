@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -72,12 +73,6 @@ def stack(modules: Sequence[nn.Module]) -> Tensors:
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
-def copy_modes(source: nn.Module, target: nn.Module) -> None:
-    """Give every part of `target` the train or eval mode of its counterpart."""
-    for mine, theirs in zip(source.modules(), target.modules(), strict=True):
-        theirs.training = mine.training
-
-
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Eval mode inside the block; afterwards every part has the mode it had."""
@@ -90,66 +85,96 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def check_members(modules: Sequence[nn.Module]) -> None:
+def check_members(modules: Sequence[nn.Module], argument: str = "build") -> None:
     """Refuse what is not a population of one architecture.
+
+    Args:
+        modules: the members to be.
+        argument: what errors call the place they came from.
 
     Raises:
         TypeError: a member is not an `nn.Module`.
         ValueError: the same module or tensor twice, two architectures, lazy parameters, or
-            trainable parameters of several types.
+            trainable parameters of several types or none.
     """
-    for i, module in enumerate(modules):
+    for module in modules:
         if not isinstance(module, nn.Module):
-            raise TypeError(f"build: must return an nn.Module, got {type(module).__name__}")
+            raise TypeError(f"{argument}: must give an nn.Module, got {type(module).__name__}")
         if any(is_lazy(p) for p in module.parameters()):
             raise ValueError(
-                "build: must return a module with known shapes, got lazy parameters; "
-                "run one batch through the module inside build"
+                f"{argument}: must give modules with known shapes, got lazy parameters; "
+                "run one batch through the module first"
             )
-        if any(module is other for other in modules[:i]):
-            raise ValueError("build: must return a new module at every call, got the same one")
-    _check_shared(modules)
+    if len({id(module) for module in modules}) < len(modules):
+        raise ValueError(
+            f"{argument}: must give a new module for every member, got the same one twice"
+        )
+    _check_shared(modules, argument)
     for i, module in enumerate(modules[1:], start=1):
-        _check_same(modules[0], module, i)
-    _check_types(modules[0])
+        _check_same(modules[0], module, i, f"{argument}: must give one architecture")
+    _check_types(modules[0], argument)
 
 
-def _check_shared(modules: Sequence[nn.Module]) -> None:
+def _check_shared(modules: Sequence[nn.Module], argument: str) -> None:
     """Trainable tensors must belong to one member each."""
     owner: dict[int, int] = {}
     for i, module in enumerate(modules):
         for name, parameter in module.named_parameters():
             if parameter.requires_grad and owner.setdefault(id(parameter), i) != i:
                 raise ValueError(
-                    f"build: members must not share parameters, got the same {name!r} in "
-                    f"members {owner[id(parameter)]} and {i}"
+                    f"{argument}: must give members that share no parameters, got the same "
+                    f"{name!r} in members {owner[id(parameter)]} and {i}"
                 )
 
 
-def _check_same(first: nn.Module, other: nn.Module, index: int) -> None:
-    """One architecture: the same class, names, shapes, types, ties and frozen parts."""
-    rule = "build: must return one architecture at every call"
-    if type(first) is not type(other):
-        raise ValueError(
-            f"{rule}, got {type(first).__name__} and {type(other).__name__} (member {index})"
-        )
-    mine, theirs = structure_of(first), structure_of(other)
-    if mine != theirs:
-        different = sorted(set(mine.names) ^ set(theirs.names)) or "what is frozen"
+def _check_same(first: nn.Module, other: nn.Module, index: int, rule: str) -> None:
+    """One architecture: the same parts, names, shapes, types, ties and frozen tensors."""
+    for mine, theirs in zip_longest(_parts(first), _parts(other)):
+        if mine != theirs:
+            raise ValueError(f"{rule}, got {mine} in member 0 and {theirs} in member {index}")
+    a, b = structure_of(first), structure_of(other)
+    if a != b or _ties(first) != _ties(other):
+        different = sorted(set(a.names) ^ set(b.names)) or "what is frozen or tied"
         raise ValueError(f"{rule}, got members 0 and {index} that differ in {different}")
-    a, b = tensors_of(first), tensors_of(other)
-    for name in mine.names:
-        if a[name].shape != b[name].shape or a[name].dtype != b[name].dtype:
+    mine, theirs = tensors_of(first), tensors_of(other)
+    for name in a.names:
+        x, y = mine[name], theirs[name]
+        if x.shape != y.shape or x.dtype != y.dtype:
             raise ValueError(
-                f"{rule}, got {name!r} of shape {tuple(a[name].shape)} ({a[name].dtype}) and "
-                f"{tuple(b[name].shape)} ({b[name].dtype}, member {index})"
+                f"{rule}, got {name!r} of shape {tuple(x.shape)} ({x.dtype}) in member 0 and "
+                f"{tuple(y.shape)} ({y.dtype}) in member {index}"
             )
 
 
-def _check_types(module: nn.Module) -> None:
+def _parts(module: nn.Module) -> list[str]:
+    """What a module is made of; torch's own parts with their settings.
+
+    Classes count by name: a parametrised module, or one defined in a function, has a class
+    of its own at every call.
+    """
+    return [
+        f"{name} {type(part).__name__}({_settings(part)})".lstrip()
+        for name, part in module.named_modules()
+    ]
+
+
+def _settings(part: nn.Module) -> str:
+    """Sizes, stride, dropout rate and the like."""
+    return part.extra_repr() if type(part).__module__.startswith("torch.nn.modules") else ""
+
+
+def _ties(module: nn.Module) -> list[str]:
+    """For every place that holds a parameter, the first name of that parameter."""
+    first = {id(p): name for name, p in module.named_parameters()}
+    return [first[id(p)] for _, p in module.named_parameters(remove_duplicate=False)]
+
+
+def _check_types(module: nn.Module, argument: str) -> None:
     trainable = [p for p in module.parameters() if p.requires_grad]
     if not trainable:
-        raise ValueError("build: must return a module with trainable parameters, got none")
-    types = sorted({str(p.dtype) for p in trainable})
+        raise ValueError(f"{argument}: must give modules with trainable parameters, got none")
+    types = sorted({f"{p.dtype} on {p.device}" for p in trainable})
     if len(types) > 1:
-        raise ValueError(f"build: trainable parameters must have one dtype, got {types}")
+        raise ValueError(
+            f"{argument}: must give trainable parameters of one dtype on one device, got {types}"
+        )

@@ -13,6 +13,8 @@ Deviations of the default from the paper, each an argument:
 - Mutation adds noise in proportion to a tensor's spread (`mutation`); the paper replaces
   entries by draws from [0, 1) (eq. 11).
 - Members carry their own learning rate and weight decay, inherited and perturbed (`evolve`).
+- A running mean of each member's weights competes with the weights themselves (`average`), at
+  several checks within a learning phase (`checks`).
 - Fitness is the loss on all validation rows (`validation_batch`), and a member that became
   worse by learning keeps its weights (`backoff`): the best loss never rises.
 
@@ -21,7 +23,7 @@ children's batch statistics and other buffers come whole from the fitter parent.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -74,9 +76,9 @@ class GADAM(LearningConfig):
         mutation: "gaussian", or "replace" by draws from [0, 1) (eq. 11).
         mutation_rate: base rate p (eq. 12).
         evolve: hyper-parameters that members carry, inherit and perturb: any numbers of the
-            optimiser, "lr" and "beta1" for example. Empty: all learn alike.
-        spread: deviation of the logarithm of the first members' learning rates around `lr`;
-            the other evolved numbers start with half of it.
+            optimiser, "lr" and "beta1" for example. The others are the same for all.
+        spread: deviation of the logarithm of the first members' learning rates around `lr`,
+            spread out evenly; the other evolved numbers start with half of it.
         perturb: deviation of the logarithm of a child's change.
         rate_decay: factor on the learning rate from one generation to the next.
         validation_batch: rows of a new shared validation batch drawn for every evaluation
@@ -106,9 +108,11 @@ class GADAM(LearningConfig):
     mutation: str = "gaussian"
     mutation_rate: float = 0.01
     evolve: tuple[str, ...] = ("lr", "weight_decay")
-    spread: float = 2.0
-    perturb: float = 0.3
-    rate_decay: float = 0.8
+    spread: float = 2.5
+    perturb: float = 0.5
+    rate_decay: float = 1.0
+    checks: int = 5
+    average: float = 0.1
     validation_batch: int | None = None
     theta: float | None = None
 
@@ -120,11 +124,13 @@ class GADAM(LearningConfig):
             "selection": "softmax", "crossover": "uniform", "crossover_rate": 1.0,
             "align": False, "mutation": "replace", "mutation_rate": 0.01, "evolve": (),
             "rate_decay": 1.0, "validation_batch": 512, "backoff": False, "checks": 1,
+            "average": 0.0, "schedule": "constant", "clip": None, "shared_batch": False,
         }  # fmt: skip
         return cls(**(setting | changes))
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        validation.names("evolve", self.evolve)
         validation.at_least("population", self.population, 2)
         validation.at_least("generations", self.generations, 1)
         validation.one_of("learners", self.learners, ("children", "both"))
@@ -197,7 +203,7 @@ class GADAM(LearningConfig):
         hyper = same_for_all(self.start_values(), self.population)
         for name in self.evolve:
             deviation = self.spread if name == "lr" else self.spread / 2
-            hyper[name] = mutation.perturb(name, hyper[name], deviation, generator)
+            hyper[name] = mutation.spread_out(name, hyper[name], deviation, generator)
         return hyper
 
     def start_values(self) -> dict[str, float]:
@@ -240,7 +246,7 @@ class GADAM(LearningConfig):
         return children, self._inherit(state.hyper, parents[:, 0], generator), parents
 
     def _inherit(self, hyper: Hyper, fitter: Tensor, generator: Generator) -> Hyper:
-        """Children's own numbers: the fitter parent's, perturbed; the rate falls."""
+        """Children's own numbers: the fitter parent's, perturbed."""
         inherited = {name: values[fitter] for name, values in hyper.items()}
         for name in self.evolve:
             inherited[name] = mutation.perturb(name, inherited[name], self.perturb, generator)
@@ -260,7 +266,10 @@ class GADAM(LearningConfig):
         _check_alive(losses)
         chosen = survival.top(losses, self.population)
         union = {name: torch.cat([t, children[name]]) for name, t in state.members.items()}
-        hyper = {name: torch.cat([v, phase.hyper[name]])[chosen] for name, v in state.hyper.items()}
+        hyper = dict(phase.hyper)  # what does not evolve stays the same for all
+        for name in self.evolve:
+            hyper[name] = torch.cat([state.hyper[name], phase.hyper[name]])[chosen]
+        total = float(losses[chosen].sum())
         after = replace(
             state,
             generation=state.generation + 1,
@@ -268,7 +277,8 @@ class GADAM(LearningConfig):
             losses=losses[chosen],
             hyper=hyper,
             breeding=self.learners == "children",
-            change=abs(float(losses[chosen].sum() - state.losses.sum())),
+            total=total,
+            change=abs(total - state.total),  # eq. 13
         )
         return after, self._info(problem, after, chosen)
 
@@ -306,7 +316,8 @@ class GADAMState:
         breeding: whether the next phase is the children's.
         phase: the learning phase under way.
         parents: of the last children, `(g, 2)`, the fitter first.
-        change: of the sum of losses in the last generation (eq. 13).
+        total: the sum of losses of the last generation.
+        change: of that sum from one generation to the next (eq. 13).
     """
 
     streams: Streams
@@ -319,7 +330,8 @@ class GADAMState:
     breeding: bool = False
     phase: Phase | None = None
     parents: Tensor | None = None
-    change: float = field(default=float("inf"))
+    total: float = float("inf")
+    change: float = float("inf")
 
 
 def take(tensors: Tensors, indices: Tensor) -> Tensors:

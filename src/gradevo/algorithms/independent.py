@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Generator, Tensor
+from torch.optim import Optimizer
 
 from gradevo import validation
 from gradevo.algorithms.base import Info, LearningConfig
@@ -47,9 +48,8 @@ class Independent(LearningConfig):
     population: int = 10
     generations: int = 1
     spread: float = 0.0
-    optimizer: str = "Adam"
+    optimizer: str | type[Optimizer] = "Adam"
     lr: float = 1e-3
-    weight_decay: float = 0.0
     checks: int = 20
 
     def __post_init__(self) -> None:

@@ -6,13 +6,16 @@ numbers within rounding, or declines with a reason.
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from gradevo.engines.choose import Report, Trial, brief, undisturbed
 from gradevo.engines.loop import Loop
 from gradevo.engines.vmap import VMap
+from gradevo.errors import EngineError
+from gradevo.validation import one_of
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
@@ -42,47 +45,90 @@ class Choice:
         requested: "auto" or an engine's name.
         name: the engine in use, "auto" before it is chosen.
         report: for each candidate, its seconds a step, or why it declined.
+        settled: whether the engine is known to compute this population's module.
     """
 
     requested: str
     name: str
-    report: dict[str, float | str] = field(default_factory=dict)
+    report: Report = field(default_factory=dict)
+    settled: bool = False
     _built: dict[str, Engine] = field(default_factory=dict)
 
     @classmethod
     def of(cls, engine: str) -> "Choice":
-        if engine != "auto" and engine not in ENGINES:
-            names = ", ".join(["auto", *ENGINES])
-            raise ValueError(f"engine: must be one of {names}, got {engine!r}")
-        return cls(requested=engine, name=engine)
+        one_of("engine", engine, ["auto", *ENGINES])
+        return cls(requested=engine, name=engine, settled=engine == "loop")
 
-    def get(self, population: "Population") -> Engine:
-        """The engine in use; before a measurement, the loop, which is always right."""
-        name = "loop" if self.name == "auto" else self.name
+    def engine(self, population: "Population", name: str) -> Engine:
         if name not in self._built:
             self._built[name] = ENGINES[name](population)
         return self._built[name]
 
     def loop(self, population: "Population") -> Loop:
         """The loop engine, for what only it can do: a step of one member."""
-        engine = self._built.setdefault("loop", Loop(population))
-        assert isinstance(engine, Loop)
-        return engine
+        return cast(Loop, self.engine(population, "loop"))
 
-    def measure(self, population: "Population", loss: "Loss", x: Any, y: Any, each: bool) -> None:
-        """Choose, if nothing is chosen yet, on the user's own module and batch."""
-        if self.name != "auto" or not torch.is_grad_enabled():
+    def compute(self, population: "Population", method: str, *arguments: Any) -> Any:
+        """What the engine in use computes; before one is chosen, the loop, always right."""
+        name = "loop" if self.name == "auto" else self.name
+        engine = self.engine(population, name)
+        try:
+            return getattr(engine, method)(*arguments)
+        except Exception as error:
+            if name == "loop":
+                raise
+            return self._recover(population, error, method, *arguments)
+
+    def _recover(
+        self, population: "Population", error: Exception, method: str, *arguments: Any
+    ) -> Any:
+        """After an error: the loop tells whether it was the user's mistake or the engine's."""
+        compute = getattr(self.loop(population), method)
+        if self.requested != "auto":
+            with undisturbed(population):
+                compute(*arguments)
+            self._refuse(population, brief(error), error)
+        value = compute(*arguments)
+        log.warning("engine: from %s to loop, %s", self.name, brief(error))
+        self.report[self.name], self.name = brief(error), "loop"
+        return value
+
+    def _refuse(
+        self, population: "Population", reason: str, cause: Exception | None = None
+    ) -> NoReturn:
+        kind = type(population.stacked).__name__
+        raise EngineError(
+            f"engine: must be able to compute {kind}, got {self.name!r}, which declines "
+            f"({reason}); use 'auto' or 'loop'"
+        ) from cause
+
+    def settle(self, population: "Population", loss: "Loss", x: Any, y: Any, each: bool) -> None:
+        """Before the first training step: choose, or check what was asked for.
+
+        Raises:
+            EngineError: the engine asked for cannot compute the module.
+        """
+        if self.settled or not torch.is_grad_enabled():
             return
-        from gradevo.engines.choose import choose
-
-        self.name, self.report = choose(population, loss, x, y, each)
-        log.info("engine: %s, measured %s", self.name, self.report)
+        engines = {name: self.engine(population, name) for name in ENGINES}
+        trial = Trial(engines, population, loss, x, y, each)
+        if self.name == "auto":
+            self.name, self.report = trial.choose()
+            log.info("engine: %s, measured %s", self.name, self.report)
+        elif (reason := trial.reason(self.name)) is not None:
+            self.report = {self.name: reason}
+            self._refuse(population, reason)
+        self.settled = True
 
     def resume(self, engine: str) -> None:
         """Use what an earlier run chose, unless another engine was asked for now."""
-        if self.requested == "auto":
-            self.name = engine
+        if self.requested == "auto" and engine in ENGINES:
+            self.name, self.settled = engine, True
 
     def forget(self) -> None:
         """The population's tensors moved: engines that hold views must be made anew."""
         self._built.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles: an engine belongs to one population."""
+        return {**self.__dict__, "_built": {}}

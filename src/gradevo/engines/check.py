@@ -1,8 +1,34 @@
-"""What every engine asks of a loss."""
+"""What every engine asks of a batch and of a loss."""
 
 from typing import Any
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+def rows_of(name: str, batch: Any, members: int, per_member: bool) -> list[Any]:
+    """Each member's batch, one a member.
+
+    Args:
+        name: what errors call the batch.
+        batch: a tensor or a tree of tensors.
+        members: how many there are, g.
+        per_member: whether the tensors have a leading member axis; if not, all see the same.
+
+    Raises:
+        ValueError: a leading axis that is not the members'.
+    """
+    if not per_member:
+        return [batch] * members
+    leaves, tree = pytree.tree_flatten(batch)
+    for leaf in leaves:
+        if leaf.dim() == 0 or len(leaf) != members:
+            raise ValueError(
+                f"{name}: must have the {members} members on its first axis with "
+                f"per_member=True, got shape {tuple(leaf.shape)}"
+            )
+    rows = zip(*(leaf.unbind(0) for leaf in leaves), strict=True)
+    return [pytree.tree_unflatten(row, tree) for row in rows]
 
 
 def scalar(value: Any) -> Tensor:

@@ -1,120 +1,171 @@
 """Time the candidates on the real model and batch, keep the fastest that agrees, say which."""
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from gradevo.randomness import generator_from, isolated
-from gradevo.structure import evaluating
+from gradevo.structure import Tensors, evaluating
 
 if TYPE_CHECKING:
     from gradevo.engines import Engine
     from gradevo.population import Loss, Population
 
-Step = Callable[["Engine"], Tensor]
+Report = dict[str, float | str]
 ROUNDS = 3
 ADVANTAGE = 1.1  # another engine must be this much faster than the loop
-TOLERANCE = 1e-4  # relative, on gradients; float32 sums in another order
-_remembered: dict[tuple[Any, ...], tuple[str, dict[str, float | str]]] = {}
+TOLERANCE = 1e-4  # relative to the largest number of a tensor; float32 sums in another order
+_remembered: dict[tuple[Any, ...], tuple[str, Report]] = {}
 
 
-def choose(
-    population: "Population", loss: "Loss", x: Any, y: Any, per_member: bool
-) -> tuple[str, dict[str, float | str]]:
-    """Name of the fastest engine that agrees with the loop, and what was measured.
+@dataclass(frozen=True)
+class Trial:
+    """Training steps of engines on the user's own module, loss and batch.
 
-    The population is left as it was: buffers, gradients and random state are restored. The
-    answer is remembered by architecture, batch shape, population size and device, so that a
-    process gives the same answer to the same question.
-
-    Returns:
-        The name, and for each candidate its seconds a step or the reason it declined.
+    Attributes:
+        engines: candidates by name; "loop" is among them.
+        population: left as it was: weights, buffers, gradients and random state.
+        loss: the user's.
+        x: inputs.
+        y: targets.
+        per_member: whether `x` and `y` have a leading member axis.
     """
-    key = _key(population, x, per_member)
-    if key not in _remembered:
-        _remembered[key] = _measure(population, loss, x, y, per_member)
-    return _remembered[key]
+
+    engines: "Mapping[str, Engine]"
+    population: "Population"
+    loss: "Loss"
+    x: Any
+    y: Any
+    per_member: bool
+
+    def choose(self) -> tuple[str, Report]:
+        """Name of the fastest engine that agrees with the loop, and what was measured.
+
+        The answer is remembered by module, loss, batch shape, population size and device, so
+        that a process gives the same answer to the same question.
+
+        Returns:
+            The name, and for each candidate its seconds a step or the reason it declined.
+        """
+        key = self._key()
+        name, report = _remembered.get(key, ("", {}))
+        if not name or self.reason(name) is not None:
+            name, report = _remembered[key] = self._measured()
+        return name, dict(report)
+
+    def reason(self, name: str) -> str | None:
+        """Why an engine cannot be used here; None: it can.
+
+        It must give the loop's gradient and buffers after a step in eval mode, where dropout
+        draws nothing, and in the population's own mode, unless the loop itself draws there.
+        """
+        if name == "loop":
+            return None
+        reference = self._step("loop")  # the user's own mistakes show here, as they are
+        drawn = _distance(self._step("loop", seed=1), reference) > TOLERANCE
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", message="There is a performance drop")
+                distance = self._distance_in_eval(name)
+                step = self._step(name)
+        except Exception as error:  # whatever a transform raises on a module it cannot handle
+            return brief(error)
+        distance = distance if drawn else max(distance, _distance(step, reference))
+        if not distance <= TOLERANCE:
+            return f"differs from the loop by {distance:.1e} of the largest number"
+        return None
+
+    def _distance_in_eval(self, name: str) -> float:
+        with evaluating(self.population):
+            with torch.no_grad(), undisturbed(self.population):
+                self.engines[name].forward(self.x, self.per_member)
+            return _distance(self._step(name), self._step("loop"))
+
+    def _step(self, name: str, seed: int = 0) -> list[Tensor]:
+        """The gradient and every buffer after a step of one engine; all is put back."""
+        population = self.population
+        with undisturbed(population, seed):
+            gradient = population.gradient()
+            self.engines[name].accumulate(self.loss, self.x, self.y, self.per_member)
+            return [gradient, *(buffer.clone() for buffer in population.stacked.buffers())]
+
+    def _measured(self) -> tuple[str, Report]:
+        reasons = {name: self.reason(name) for name in self.engines}
+        declined: Report = {name: why for name, why in reasons.items() if why is not None}
+        seconds = self._seconds([name for name in self.engines if name not in declined])
+        best = min(seconds, key=lambda name: seconds[name])
+        clear = seconds[best] * ADVANTAGE < seconds["loop"]  # a tie is not left to the weather
+        return best if clear else "loop", seconds | declined
+
+    def _seconds(self, names: list[str]) -> dict[str, float]:
+        """Median seconds of a step, the engines taking turns."""
+        times: dict[str, list[float]] = {name: [] for name in names}
+        with undisturbed(self.population):
+            gradient = self.population.gradient()
+            for _ in range(ROUNDS):
+                for name in names:
+                    start = time.perf_counter()
+                    self.engines[name].accumulate(self.loss, self.x, self.y, self.per_member)
+                    gradient[0].item()  # an accelerator has only queued the work
+                    times[name].append(time.perf_counter() - start)
+        return {name: statistics.median(rounds) for name, rounds in times.items()}
+
+    def _key(self) -> tuple[Any, ...]:
+        population, module = self.population, self.population.stacked
+        modes = tuple(part.training for part in module.modules())
+        shapes = tuple((name, t.shape, t.dtype) for name, t in population.tensors.items())
+        batch = tuple(getattr(t, "shape", None) for t in pytree.tree_leaves((self.x, self.y)))
+        place = (str(population.device), torch.get_num_threads())
+        loss = _identity(self.loss)
+        return type(module), repr(module), modes, shapes, loss, batch, self.per_member, place
 
 
-def _key(population: "Population", x: Any, per_member: bool) -> tuple[Any, ...]:
-    module = population.stacked
-    shapes = tuple((name, t.shape, t.dtype) for name, t in population.tensors.items())
-    batch = tuple(x.shape) if isinstance(x, Tensor) else None
-    place = (str(population.device), torch.get_num_threads())
-    return type(module), repr(module), shapes, batch, per_member, place
+def _identity(loss: Any) -> Any:
+    """The same for two functions made from the same lines, such as a lambda in a call."""
+    code = getattr(loss, "__code__", None)
+    return (type(loss), repr(loss)) if code is None else code
 
 
-def _measure(
-    population: "Population", loss: "Loss", x: Any, y: Any, per_member: bool
-) -> tuple[str, dict[str, float | str]]:
-    from gradevo.engines import ENGINES
+def _distance(step: list[Tensor], reference: list[Tensor]) -> float:
+    """Largest difference of two tensors, relative to the largest number in them."""
+    distances = [0.0]
+    for mine, theirs in zip(step, reference, strict=True):
+        a, b = _reals(mine), _reals(theirs)
+        if not torch.equal(a, b):  # else infinities, in a mask, would have no difference
+            distances.append(float((a - b).abs().max() / (b.abs().max() + 1e-12)))
+    return math.nan if any(math.isnan(d) for d in distances) else max(distances)
 
-    engines: dict[str, Engine] = {name: engine(population) for name, engine in ENGINES.items()}
-    saved = {name: tensor.clone() for name, tensor in population.tensors.items()}
+
+def _reals(tensor: Tensor) -> Tensor:
+    """Numbers to subtract: complex ones as pairs, counters and masks as floats."""
+    real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return real if real.is_floating_point() else real.double()
+
+
+def brief(error: Exception) -> str:
+    """An error's class and the first sentence of what it says."""
+    first = str(error).strip().partition("\n")[0].partition(". ")[0]
+    return f"{type(error).__name__}: {first}"
+
+
+@contextmanager
+def undisturbed(population: "Population", seed: int = 0) -> Iterator[None]:
+    """Run a block from fixed draws; tensors, gradients and random state are put back."""
+    saved: Tensors = {n: t.clone() for n, t in population.tensors.items()}
     gradients = [leaf.grad for leaf in population.parameters()]
-
-    def step(engine: "Engine") -> Tensor:
-        """One training step's gradient, from the saved tensors and always the same draws."""
-        population.load(saved)
-        gradient = population.gradient()
-        with isolated(generator_from(0), population.device):
-            engine.accumulate(loss, x, y, per_member)
-        return gradient
-
     try:
-        report = _declined(population, engines, step, lambda e: e.forward(x, per_member))
-        report |= _timed({k: e for k, e in engines.items() if k not in report}, step)
+        with isolated(generator_from(seed), population.device):
+            yield
     finally:
         population.load(saved)
         for leaf, gradient in zip(population.parameters(), gradients, strict=True):
             leaf.grad = gradient
-    return _fastest(report), report
-
-
-def _timed(engines: dict[str, "Engine"], step: Step) -> dict[str, float | str]:
-    """Median seconds of a step, the engines taking turns."""
-    times: dict[str, list[float]] = {name: [] for name in engines}
-    for _ in range(ROUNDS):
-        for name, engine in engines.items():
-            start = time.perf_counter()
-            step(engine)
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(rounds) for name, rounds in times.items()}
-
-
-def _fastest(report: dict[str, float | str]) -> str:
-    """The loop, unless another is clearly faster: a tie should not depend on the weather."""
-    seconds = {name: value for name, value in report.items() if isinstance(value, float)}
-    best = min(seconds, key=lambda name: seconds[name])
-    return best if seconds[best] * ADVANTAGE < seconds["loop"] else "loop"
-
-
-def _declined(
-    population: "Population", engines: dict[str, "Engine"], step: Step, forward: Step
-) -> dict[str, float | str]:
-    """For each engine that cannot be used here, the reason.
-
-    An engine must get through a step in the population's own mode, where dropout draws what
-    it likes, and in eval mode, where nothing is drawn, give the loop's gradient.
-    """
-    step(engines["loop"])  # a mistake in the module or the loss shows here, as it is
-    reasons: dict[str, float | str] = {}
-    for name, engine in engines.items():
-        try:
-            step(engine)
-            with evaluating(population):
-                with torch.no_grad():
-                    forward(engine)
-                reference, gradient = step(engines["loop"]), step(engine)
-            distance = float((gradient - reference).abs().max() / (reference.abs().max() + 1e-12))
-        except Exception as error:  # whatever a transform raises on a module it cannot handle
-            reasons[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            continue
-        if not distance <= TOLERANCE:
-            reasons[name] = f"differs from the loop by {distance:.1e} of the largest gradient"
-    reasons.pop("loop", None)
-    return reasons

@@ -1,5 +1,6 @@
 """One member after another: serves every module, and is what the others are checked against."""
 
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -7,13 +8,14 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
-from gradevo.engines.check import scalar
-from gradevo.structure import copy_modes
+from gradevo.engines.buffers import lend, take_back
+from gradevo.engines.check import rows_of, scalar
+from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
 
-Reassignable = tuple[nn.Module, str, Tensor]
+Place = tuple[dict[str, Tensor | None], str, Tensor]  # where a module keeps a buffer
 
 
 class Loop:
@@ -23,85 +25,105 @@ class Loop:
 
     def __init__(self, population: "Population") -> None:
         self.population = population
+        self.parts = list(population.stacked.modules())
+        self.modes = [part.training for part in self.parts]
         self.members = [population.view(i) for i in range(population.size)]
-        self.buffers = [_buffers(member) for member in self.members]
+        self.places = [_places(member) for member in self.members]
         self.linked: Tensor | None = None
 
     def forward(self, x: Any, per_member: bool) -> Any:
-        outputs = [
-            self._call(i, _member_batch(x, i, per_member), slices)
-            for i, slices in enumerate(self._slices())
-        ]
-        return pytree.tree_map(lambda *rows: torch.stack(rows), *outputs)
+        rows = list(self._outputs(x, per_member))
+        return pytree.tree_map(lambda *outputs: torch.stack(outputs), *rows)
 
     def losses(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
-        rows = []
-        for i, slices in enumerate(self._slices()):
-            output = self._call(i, _member_batch(x, i, per_member), slices)
-            rows.append(scalar(loss(output, _member_batch(y, i, per_member))))
+        targets = rows_of("y", y, self.population.size, per_member)
+        outputs = self._outputs(x, per_member)
+        rows = [scalar(loss(output, y)) for output, y in zip(outputs, targets, strict=True)]
         return torch.stack(rows)  # (g,)
 
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         """Backward for each member alone, so that one member's activations live at a time."""
-        rows = [
-            self.member_step(
-                i, loss, _member_batch(x, i, per_member), _member_batch(y, i, per_member)
-            )
-            for i in range(len(self.members))
-        ]
+        size = self.population.size
+        xs, ys = rows_of("x", x, size, per_member), rows_of("y", y, size, per_member)
+        rows = [self.member_step(i, loss, xs[i], ys[i]) for i in range(size)]
         return torch.stack(rows)  # (g,)
 
     def member_step(self, i: int, loss: "Loss", x: Any, y: Any) -> Tensor:
         """Forward and backward of one member on its batch; adds to its share of the gradient."""
         self._link()
-        value = scalar(loss(self._call(i, x), y))
-        value.backward()
+        self._follow_modes()
+        try:
+            value = scalar(loss(self.members[i](x), y))
+            value.backward()
+        finally:
+            _write_back(self.places[i])
         return value.detach()
 
-    def _slices(self) -> list[dict[str, Tensor]]:
-        """Each member's slices of the stacked leaves, through which gradients reach them."""
-        names = list(self.population.leaves)
-        slices = [leaf.unbind(0) for leaf in self.population.leaves.values()]
-        return [dict(zip(names, row, strict=True)) for row in zip(*slices, strict=True)]
+    # --- forward -----------------------------------------------------------------------
 
-    def _call(self, i: int, x: Any, parameters: dict[str, Tensor] | None = None) -> Any:
-        member = self.members[i]
-        if member.training != self.population.stacked.training:
-            copy_modes(self.population.stacked, member)
-        output = member(x) if parameters is None else functional_call(member, parameters, (x,))
-        for owner, name, view in self.buffers[i]:
-            _write_back(owner, name, view)
-        return output
+    def _outputs(self, x: Any, per_member: bool) -> Iterator[Any]:
+        """The members' outputs, one after another."""
+        self._follow_modes()
+        batches = rows_of("x", x, self.population.size, per_member)
+        return self._graphs(batches) if torch.is_grad_enabled() else self._plain(batches)
+
+    def _plain(self, batches: list[Any]) -> Iterator[Any]:
+        for member, places, x in zip(self.members, self.places, batches, strict=True):
+            output = member(x)
+            _write_back(places)
+            yield output
+
+    def _graphs(self, batches: list[Any]) -> Iterator[Any]:
+        """Through slices of the stacked leaves, so that gradients reach them."""
+        size, stacked = self.population.size, self.population.stacked
+        parameters = _rows(self.population.leaves, size)
+        buffers = _rows(dict(stacked.named_buffers()), size)
+        for i, (member, x) in enumerate(zip(self.members, batches, strict=True)):
+            given = {**parameters[i], **lend(buffers[i])}
+            output = functional_call(member, given, (x,))
+            take_back(buffers[i], given)
+            yield output
+
+    def _follow_modes(self) -> None:
+        """Every part of a member is in train or eval mode as in the population."""
+        modes = [part.training for part in self.parts]
+        if modes != self.modes:
+            for member in self.members:
+                for part, training in zip(member.modules(), modes, strict=True):
+                    part.training = training
+            self.modes = modes
+
+    # --- the members' tensors ----------------------------------------------------------
 
     def _link(self) -> None:
         """Let every member's gradients be views of the leaves' gradients."""
         first = next(iter(self.population.leaves.values())).grad
-        if self.linked is not None and first is self.linked:
-            return
-        for name, leaf in self.population.leaves.items():
-            if leaf.grad is None:
-                raise RuntimeError("accumulate: call population.gradient() once before")
-            for member, gradient in zip(self.members, leaf.grad, strict=True):
-                member.get_parameter(name).grad = gradient
-        self.linked = first
+        if first is None or first is not self.linked:
+            for name, gradient in self.population.gradients().items():
+                for member, row in zip(self.members, gradient, strict=True):
+                    member.get_parameter(name).grad = row
+            self.linked = first
 
 
-def _member_batch(batch: Any, i: int, per_member: bool) -> Any:
-    return pytree.tree_map(lambda t: t[i], batch) if per_member else batch
+def _rows(stacked: Mapping[str, Tensor], size: int) -> list[Tensors]:
+    """One dict of tensors a member from one of stacked tensors."""
+    columns = {name: tensor.unbind(0) for name, tensor in stacked.items()}
+    return [{name: column[i] for name, column in columns.items()} for i in range(size)]
 
 
-def _buffers(member: nn.Module) -> list[Reassignable]:
+def _places(member: nn.Module) -> list[Place]:
     return [
-        (owner, name, buffer)
+        (owner._buffers, name, buffer)
         for owner in member.modules()
         for name, buffer in owner.named_buffers(recurse=False)
     ]
 
 
 @torch.no_grad()
-def _write_back(owner: nn.Module, name: str, view: Tensor) -> None:
-    """A module may assign a new tensor to its buffer: the population's is what counts."""
-    current = owner._buffers[name]
-    if current is not None and current is not view:
-        view.copy_(current.detach())
-        owner._buffers[name] = view
+def _write_back(places: list[Place]) -> None:
+    """A module may have assigned a new tensor to its buffer: the population's is what counts."""
+    for kept, name, view in places:
+        current = kept[name]
+        if current is not None and current is not view:
+            view.copy_(current)
+            kept[name] = view

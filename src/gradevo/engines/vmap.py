@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.func import functional_call
-from torch.utils import _pytree as pytree
 
+from gradevo.engines.buffers import lend, take_back
 from gradevo.engines.check import scalar
+from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
@@ -26,48 +27,33 @@ class VMap:
         self.population = population
 
     def forward(self, x: Any, per_member: bool) -> Any:
-        def run(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Any) -> Any:
-            return self._call(parameters, buffers, x)
-
-        parameters, buffers = self._tensors()
-        axis = 0 if per_member else None
-        mapped = torch.func.vmap(run, in_dims=(0, 0, axis), randomness="different")
-        output, changed = mapped(parameters, buffers, x)
-        _write_back(buffers, changed)
-        return output
+        return self._mapped(self._call, per_member, x)
 
     def losses(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
-        def run(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Any, y: Any) -> Any:
-            output, changed = self._call(parameters, buffers, x)
-            return scalar(loss(output, y)), changed
+        def run(parameters: Tensors, buffers: Tensors, x: Any, y: Any) -> tuple[Tensor, Tensors]:
+            output, assigned = self._call(parameters, buffers, x)
+            return scalar(loss(output, y)), assigned
 
-        parameters, buffers = self._tensors()
-        axis = 0 if per_member else None
-        mapped = torch.func.vmap(run, in_dims=(0, 0, axis, axis), randomness="different")
-        losses, changed = mapped(parameters, buffers, x, y)
-        _write_back(buffers, changed)
-        return losses  # (g,)
+        return self._mapped(run, per_member, x, y)  # (g,)
 
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         losses = self.losses(loss, x, y, per_member)
         losses.sum().backward()
         return losses.detach()
 
-    def _tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _mapped(self, run: Any, per_member: bool, *batch: Any) -> Any:
+        """What `run` returns for all members; buffers are brought up to date."""
         stacked = self.population.stacked
-        return dict(stacked.named_parameters()), dict(stacked.named_buffers())
+        buffers = dict(stacked.named_buffers())
+        lent = lend(buffers)
+        axes = (0, 0, *[0 if per_member else None for _ in batch])
+        mapped = torch.func.vmap(run, in_dims=axes, randomness="different")
+        value, assigned = mapped(dict(stacked.named_parameters()), lent, *batch)
+        take_back(buffers, {**lent, **assigned})
+        return value
 
-    def _call(
-        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Any
-    ) -> tuple[Any, dict[str, Tensor]]:
+    def _call(self, parameters: Tensors, buffers: Tensors, x: Any) -> tuple[Any, Tensors]:
         """Output, and those buffers to which the module assigned a new tensor."""
         given = {**parameters, **buffers}
         output = functional_call(self.population.stacked, given, (x,))
-        changed = {name: given[name] for name in buffers if given[name] is not buffers[name]}
-        return output, pytree.tree_map(torch.Tensor.detach, changed)
-
-
-@torch.no_grad()
-def _write_back(buffers: dict[str, Tensor], changed: dict[str, Tensor]) -> None:
-    for name, value in changed.items():
-        buffers[name].copy_(value)
+        return output, {n: given[n].detach() for n, b in buffers.items() if given[n] is not b}

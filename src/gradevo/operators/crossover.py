@@ -35,7 +35,7 @@ def uniform(first: Tensor, second: Tensor, share: Tensor, generator: Generator) 
 
     Source: GADAM, equations 9 and 10.
     """
-    coins = torch.rand(first.shape, generator=generator) < per_row(share, first).cpu()
+    coins = toss(first, share, generator)
     return torch.where(coins.to(first.device), first, second)
 
 
@@ -49,6 +49,12 @@ def blend(first: Tensor, second: Tensor, share: Tensor, generator: Generator) ->
     """The weighted mean of both parents; meaningful once the second is aligned to the first."""
     del generator  # nothing is drawn
     return torch.lerp(second, first, per_row(share, first))
+
+
+def toss(like: Tensor, probability: Tensor, generator: Generator) -> Tensor:
+    """A coin for every entry of `(n, ...)`, true with its row's probability `(n,)`; on the CPU."""
+    rows = probability.cpu().view(-1, *([1] * (like.dim() - 1)))
+    return torch.rand(like.shape, generator=generator) < rows
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:

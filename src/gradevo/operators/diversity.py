@@ -20,13 +20,16 @@ def mean_distance(
         members: stacked tensors, `(g, ...)` each, the best member first.
         names: which of them count.
         symmetry: hidden units that may be permuted; None: distances as they are.
+
+    Returns:
+        The mean over pairs of members that are finite; 0 where there is no pair.
     """
-    count = len(members[names[0]])
     if symmetry is not None:
         first = {name: t[:1].expand_as(t) for name, t in members.items()}
         members = align(symmetry, first, members)
-    flat = torch.cat([members[name].flatten(1) for name in names], dim=1)  # (g, P)
-    finite = flat[flat.isfinite().all(dim=1)]
-    if count < 2 or len(finite) < 2:
+    leaves = [members[name].reshape(len(members[name]), -1) for name in names]  # (g, n) each
+    finite = torch.stack([leaf.isfinite().all(dim=1) for leaf in leaves]).all(dim=0)  # (g,)
+    if int(finite.sum()) < 2:
         return 0.0
-    return float(torch.pdist(finite.double()).mean())
+    squares = [torch.pdist(leaf[finite].double()).square() for leaf in leaves]
+    return float(torch.stack(squares).sum(dim=0).sqrt().mean())

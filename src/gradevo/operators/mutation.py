@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from gradevo.operators.crossover import per_row
+from gradevo.operators.crossover import per_row, toss
 
 
 def adaptive_rate(base: float, probabilities: Tensor, parents: Tensor) -> Tensor:
@@ -35,9 +35,9 @@ def replace_uniform(x: Tensor, rate: Tensor, generator: Generator) -> Tensor:
 
     Source: GADAM, equation 11.
     """
-    chosen = torch.rand(x.shape, generator=generator) < per_row(rate, x).cpu()
-    fresh = torch.rand(x.shape, generator=generator).to(x)
-    return torch.where(chosen.to(x.device), fresh, x)
+    chosen = toss(x, rate, generator)
+    fresh = torch.rand(x.shape, generator=generator, dtype=x.dtype)  # rounded, 0.999 may be 1
+    return torch.where(chosen.to(x.device), fresh.to(x.device), x)
 
 
 def add_gaussian(x: Tensor, rate: Tensor, generator: Generator, *, strength: float = 0.5) -> Tensor:
@@ -55,9 +55,9 @@ def add_gaussian(x: Tensor, rate: Tensor, generator: Generator, *, strength: flo
     Returns:
         `(n, ...)`, a new tensor.
     """
-    chosen = torch.rand(x.shape, generator=generator) < per_row(rate, x).cpu()
+    chosen = toss(x, rate, generator)
     noise = torch.randn(x.shape, generator=generator)
-    spread = x.flatten(1).std(dim=1, correction=0)  # (n,)
+    spread = x.reshape(len(x), -1).std(dim=1, correction=0)  # (n,)
     step = strength * per_row(spread, x) * noise.to(x)
     return torch.where(chosen.to(x.device), x + step, x)
 
@@ -77,9 +77,39 @@ def perturb(name: str, values: Tensor, deviation: float, generator: Generator) -
     Returns:
         `(n,)`; 0 stays 0 and decay rates stay in [0, 1).
     """
-    factor = torch.exp(
-        deviation * torch.randn(len(values), generator=generator, dtype=values.dtype)
-    )
+    noise = torch.randn(len(values), generator=generator, dtype=values.dtype)
+    factor = torch.exp(deviation * noise)
+    return _scaled(name, values, factor)
+
+
+def _scaled(name: str, values: Tensor, factor: Tensor) -> Tensor:
     if name in DECAYS:
-        return torch.where(values > 0, 1 - ((1 - values) * factor).clamp(max=1.0), values)
-    return values * factor
+        nearest = torch.finfo(values.dtype).eps  # to 1 but not 1
+        changed = 1 - ((1 - values) * factor).clamp(nearest, 1.0)
+    else:
+        changed = values * factor
+    return torch.where(values > 0, changed, values)
+
+
+def spread_out(name: str, values: Tensor, deviation: float, generator: Generator) -> Tensor:
+    """First values around given ones: one from each part of a log-normal, in random order.
+
+    As `perturb`, but the factors are the quantiles (i + 1/2) / n of their distribution, so that
+    few members cover its range as evenly as they can.
+
+    Args:
+        name: the hyper-parameter's.
+        values: `(n,)`, not negative.
+        deviation: standard deviation of the logarithm of the factor.
+        generator: CPU generator, for the order.
+
+    Returns:
+        `(n,)`.
+
+    Example:
+        >>> spread_out("lr", torch.ones(3), 0.0, torch.Generator())
+        tensor([1., 1., 1.])
+    """
+    order = torch.randperm(len(values), generator=generator)
+    quantiles = torch.special.ndtri((order.to(values.dtype) + 0.5) / len(values))
+    return _scaled(name, values, torch.exp(deviation * quantiles))

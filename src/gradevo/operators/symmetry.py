@@ -100,8 +100,9 @@ def verify(module: nn.Module, symmetry: Symmetry, example: Tensor) -> None:
     """Check on inputs that random permutations keep what a module computes in eval mode.
 
     A wrong symmetry would scramble parents silently. The check runs on a double-precision copy
-    on the CPU whose weights are shaken first, as at initialisation many of them are equal and
-    would hide an error. Neither the module nor the global random state is touched.
+    on the CPU (single, where the forward insists on it), whose weights are shaken first: at
+    initialisation many are equal, which would hide an error. Neither the module nor the global
+    random state is touched.
 
     Args:
         module: The network.
@@ -117,16 +118,28 @@ def verify(module: nn.Module, symmetry: Symmetry, example: Tensor) -> None:
         Traceback (most recent call last):
         gradevo.operators.alignment.Unaligned: Sequential: permuting hidden units changes the output
     """
+    try:
+        expected, found = _outputs(module, symmetry, example, torch.float64)
+    except Unaligned:  # its forward may insist on single precision, as with x.float()
+        expected, found = _outputs(module, symmetry, example, torch.float32)
+    if found.shape != expected.shape or not _close(found, expected):
+        raise _because(module, "permuting hidden units changes the output")
+
+
+def _outputs(
+    module: nn.Module, symmetry: Symmetry, example: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return what a shaken copy of the module computes before and after random permutations."""
     generator = torch.Generator().manual_seed(0)
-    twin = copy.deepcopy(module).cpu().double().eval()
+    twin = copy.deepcopy(module).cpu().to(dtype).eval()
     named = [*twin.named_parameters(), *twin.named_buffers()]
     state = {n: _shaken(t.detach(), generator) for n, t in named}
     orders = [torch.randperm(n, generator=generator)[None] for n in symmetry.units]  # (1, units)
     stacked = permute(symmetry, {n: t[None] for n, t in state.items()}, orders)
-    expected = _output(twin, state, example)
-    found = _output(twin, {n: t[0] for n, t in stacked.items()}, example)
-    if found.shape != expected.shape or not _close(found, expected):
-        raise Unaligned(f"{type(module).__name__}: permuting hidden units changes the output")
+    inputs = example.detach().cpu()
+    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+    permuted = {n: t[0] for n, t in stacked.items()}
+    return _output(twin, state, inputs), _output(twin, permuted, inputs)
 
 
 def _shaken(tensor: Tensor, generator: torch.Generator) -> Tensor:
@@ -137,9 +150,7 @@ def _shaken(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return tensor * (0.5 + noise) + 0.1 * noise * (tensor == 0)
 
 
-def _output(twin: nn.Module, state: dict[str, Tensor], example: Tensor) -> Tensor:
-    inputs = example.detach().cpu()
-    inputs = inputs.double() if inputs.is_floating_point() else inputs
+def _output(twin: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             output = torch.func.functional_call(twin, state, (inputs,))
