@@ -361,3 +361,12 @@ def test_an_optimiser_without_weight_decay_is_given_none(optimizer):
     assert set(infos[0]["hyper"]) == {"lr"}
     with pytest.raises(ValueError, match=rf"evolve: .*{optimizer}.*got 'weight_decay'"):
         GADAM(optimizer=optimizer, evolve=("weight_decay",))
+
+
+def test_a_child_that_is_still_its_parent_does_not_take_a_survivors_place():
+    """Copies, no mutation, rates at which learning only harms: nothing new comes to be."""
+    still = {"crossover_rate": 0.0, "mutation_rate": 0.0, "evolve": (), "lr": 1e6, "average": 0.0}
+    problem = make_problem()
+    state, infos = run(GADAM(**SHORT | {"checks": 1}, **still), problem)
+    assert all(info["adoption"] == 0 for info in infos)
+    assert len(set(state.losses.tolist())) == len(state.losses)

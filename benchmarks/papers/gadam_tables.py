@@ -22,8 +22,8 @@ from sklearn.svm import SVC
 
 import gradevo as ge
 
-STEPS = 1000  # a learning phase of the default; it has 5, with 10 members
-ROBUST_STEPS = 400
+STEPS = 500  # a learning phase of the default; it has 5, with 10 members
+ROBUST_STEPS = 300  # as STEPS
 TABLE = {"yeast": 10, "letter": 10, "adult": 6}  # seeds
 ROBUST = {"yeast": 5, "letter": 3, "adult": 3, "digits": 5}
 RATES = (1e-4, 1e-3, 1e-2, 1e-1)

@@ -259,12 +259,19 @@ class GADAM(LearningConfig):
         """The best g of parents and children form the next generation."""
         children = outcome(phase)
         losses = torch.cat([state.losses, phase.losses])  # (2g,)
+        assert state.parents is not None
+        same = torch.cat(
+            [
+                torch.zeros(self.population, dtype=torch.bool),
+                unchanged(children, take(state.members, state.parents[:, 0])),
+            ]
+        )
         rows = problem.validation_rows(self.validation_batch, state.streams.choice)
         if rows is not None:  # on one new shared batch
             both = [problem.evaluate(half, rows) for half in (state.members, children)]
             losses = torch.cat(both)
         _check_alive(losses)
-        chosen = survival.top(losses, self.population)
+        chosen = survival.top(losses.masked_fill(same, torch.inf), self.population)
         union = {name: torch.cat([t, children[name]]) for name, t in state.members.items()}
         hyper = dict(phase.hyper)  # what does not evolve stays the same for all
         for name in self.evolve:
@@ -332,6 +339,17 @@ class GADAMState:
     parents: Tensor | None = None
     total: float = float("inf")
     change: float = float("inf")
+
+
+def unchanged(children: Tensors, parents: Tensors) -> Tensor:
+    """Which children are still their parent, bit for bit, `(g,)`: copies that learnt nothing.
+
+    They do not compete with the parent: a population of one network many times is none.
+    """
+    equal = [
+        (t == parents[name]).reshape(len(t), -1).all(dim=1).cpu() for name, t in children.items()
+    ]
+    return torch.stack(equal).all(dim=0)
 
 
 def take(tensors: Tensors, indices: Tensor) -> Tensors:
