@@ -52,7 +52,7 @@ class TensorSource:
         self.x, self.y = x, y
         self.rows = len(x)
         self.batch_size = batch_size
-        self._orders: tuple[Tensor, Tensor, Generator] | None = None  # of the epoch under way
+        self._orders: tuple[Tensor, int, Tensor, Generator] | None = None  # of this epoch
 
     def start(self, generator: Generator) -> Position:
         return Position(generator.get_state())
@@ -69,23 +69,20 @@ class TensorSource:
 
     def _order(self, position: Position, members: int, shared: bool) -> Tensor:
         """Row orders of the epoch, drawn once and kept while the epoch lasts."""
-        if self._orders is None or not torch.equal(self._orders[0], position.epoch):
-            generator = torch.Generator()
-            generator.set_state(position.epoch)
-            orders = torch.stack(
-                [
-                    torch.randperm(self.rows, generator=generator)
-                    for _ in range(1 if shared else members)
-                ]
-            )
-            self._orders = position.epoch, orders, generator
-        return self._orders[1]
+        return self._epoch(position, 1 if shared else members)[0]
 
     def _after(self, position: Position, members: int, shared: bool) -> Tensor:
         """The generator's state once the epoch's orders were drawn: the next epoch's start."""
-        self._order(position, members, shared)
-        assert self._orders is not None
-        return self._orders[2].get_state()
+        return self._epoch(position, 1 if shared else members)[1].get_state()
+
+    def _epoch(self, position: Position, count: int) -> tuple[Tensor, Generator]:
+        kept = self._orders
+        if kept is None or kept[1] != count or not torch.equal(kept[0], position.epoch):
+            generator = torch.Generator()
+            generator.set_state(position.epoch)
+            orders = [torch.randperm(self.rows, generator=generator) for _ in range(count)]
+            kept = self._orders = position.epoch, count, torch.stack(orders), generator
+        return kept[2], kept[3]
 
 
 class LoaderSource:

@@ -200,14 +200,19 @@ def default_of(optimizer: str | type[Optimizer], options: Mapping[str, Any], nam
         ValueError: the optimiser has no number of that name.
     """
     kind = resolve(optimizer)
-    defaults = {k: p.default for k, p in inspect.signature(kind.__init__).parameters.items()}
+    parameters = inspect.signature(kind.__init__).parameters
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
     values = {**defaults, **options}
-    if name in ("beta1", "beta2") and "betas" in values:
-        return float(values["betas"][name == "beta2"])
-    value = values.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        numbers = [k for k, v in defaults.items() if isinstance(v, float)]
+    if "betas" in values:
+        values["beta1"], values["beta2"] = values["betas"]
+    counts = {key for key, parameter in parameters.items() if parameter.annotation is int}
+    numbers = [key for key, value in values.items() if _is_number(value) and key not in counts]
+    if name not in numbers:
         raise ValueError(
             f"evolve: must name numbers of {kind.__name__} ({', '.join(numbers)}), got {name!r}"
         )
-    return float(value)
+    return float(values[name])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,6 +1,7 @@
 """What every algorithm offers, and the part of its settings that says how members learn."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -131,3 +132,8 @@ class LearningConfig:
         known = inspect.signature(kind.__init__).parameters
         anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
         return {name: value for name, value in numbers.items() if anything or name in known}
+
+
+def plain(values: Tensor) -> list[float | None]:
+    """Numbers for an info: what is not finite, which JSON has no word for, is None."""
+    return [value if math.isfinite(value) else None for value in values.tolist()]

@@ -30,7 +30,7 @@ import torch
 from torch import Generator, Tensor
 
 from gradevo import validation
-from gradevo.algorithms.base import Info, LearningConfig
+from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
 from gradevo.errors import DivergedError
 from gradevo.learning import Phase, Streams, begin, clone, learn, outcome, same_for_all
@@ -295,13 +295,13 @@ class GADAM(LearningConfig):
             "generation": state.generation,
             "best": float(state.losses[0]),
             "mean": float(state.losses[state.losses.isfinite()].mean()),
-            "losses": state.losses.tolist(),
+            "losses": plain(state.losses),
             "adoption": float((chosen >= self.population).double().mean()),
             "diversity": mean_distance(
                 state.members, problem.population.structure.trainable, problem.symmetry
             ),
             "member_steps": state.passes,
-            "hyper": {name: values.tolist() for name, values in state.hyper.items()},
+            "hyper": {name: plain(values) for name, values in state.hyper.items()},
             "parents": state.parents.tolist(),
             "survivors": chosen.tolist(),
         }

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from gradevo import validation
-from gradevo.algorithms.base import Info, LearningConfig
+from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
 from gradevo.errors import DivergedError
 from gradevo.learning import Phase, Streams, begin, learn, outcome, same_for_all
@@ -106,9 +106,9 @@ class Independent(LearningConfig):
             "generation": state.generation,
             "best": float(finite_or_worst(losses).min()),
             "mean": float(losses[losses.isfinite()].mean()),
-            "losses": losses.tolist(),
+            "losses": plain(losses),
             "member_steps": state.phase.passes,
-            "hyper": {name: values.tolist() for name, values in state.hyper.items()},
+            "hyper": {name: plain(values) for name, values in state.hyper.items()},
         }
 
 
