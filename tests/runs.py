@@ -73,6 +73,7 @@ def fit(
     build: Any = net,
     train: Any = None,
     callbacks: Any = (),
+    engine: str = "loop",
     **changes: Any,
 ) -> ge.Result:
     """A run that saves after every slice; a slice of no length is one step."""
@@ -86,7 +87,7 @@ def fit(
             data(kind) if train is None else train,
             valid=rows(40),
             seed=seed,
-            engine="loop",
+            engine=engine,
             callbacks=callbacks,
             checkpoint=checkpoint,
         )
@@ -94,7 +95,8 @@ def fit(
 
 def bits(result: ge.Result) -> dict[str, Any]:
     """Everything of a result, to compare bit for bit."""
-    tensors = {**result.members.tensors, "losses": result.losses, **result.soup_tensors}
+    soup = {f"soup {name}": tensor for name, tensor in result.soup_tensors.items()}
+    tensors = {**result.members.tensors, "losses": result.losses, **soup}
     numbers = {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
     return {**numbers, "history": result.history, "member_steps": result.member_steps}
 

@@ -83,6 +83,23 @@ def test_tensors_and_generators_come_back_with_their_bits_and_types(tmp_path):
     assert torch.rand((), generator=back["generator"]) == torch.rand((), generator=generator)
 
 
+def test_tensors_come_back_aligned_as_new_ones_are(file):
+    """Sums over unaligned memory may differ in their last bits."""
+    state = checkpoint.read(file)["state"]
+    assert all(t.data_ptr() % 64 == torch.zeros(9).data_ptr() % 64 for t in state.members.values())
+
+
+def test_the_engine_that_was_measured_is_gone_on_with(tmp_path, monkeypatch):
+    def fit(generations: int) -> ge.Result:
+        build = partial(nn.Linear, 6, 3)
+        return runs.fit("tensors", tmp_path, build=build, engine="auto", generations=generations)
+
+    monkeypatch.setattr("gradevo.engines.choose.Trial.choose", lambda self: ("vmap", {}))
+    assert fit(1).engine == "vmap"
+    monkeypatch.setattr("gradevo.engines.choose.Trial.choose", None)
+    assert fit(2).engine == "vmap"
+
+
 def test_a_value_that_is_neither_plain_nor_known_is_refused(tmp_path):
     with pytest.raises(TypeError, match="plain values and tensors, got set"):
         checkpoint.write(tmp_path / "file", {"where": {1, 2}})
@@ -306,7 +323,7 @@ def test_a_full_disk_is_reported_by_the_log(small_disk):
         (small_disk / "ballast").write_bytes(b"0" * free(small_disk))
 
     with pytest.raises(CheckpointError, match=f"No space left on device for .*{LOG}"):
-        runs.fit("tensors", small_disk / "run", callbacks=[fill], population=20)
+        runs.fit("tensors", small_disk / "run", callbacks=[fill])
     (small_disk / "ballast").unlink()
     assert checkpoint.read(small_disk / "run" / FILE)["history"] == []
 

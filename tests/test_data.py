@@ -215,9 +215,9 @@ def test_held_out_rows_of_a_loader_come_through_its_own_collate_function():
     assert all((batch % 2 == 0).all() for batch in drawn(split.source, 5))
 
 
-@pytest.mark.parametrize("replacement", [True, False])
-def test_a_loader_that_draws_rows_in_its_own_way_is_not_split(replacement):
-    sampler = RandomSampler(range(72), replacement=replacement, num_samples=60)
+@pytest.mark.parametrize(("replacement", "count"), [(True, 72), (False, 60)])
+def test_a_loader_that_draws_rows_in_its_own_way_is_not_split(replacement, count):
+    sampler = RandomSampler(range(72), replacement=replacement, num_samples=count)
     with pytest.raises(ValueError, match="valid: must be given"):
         prepare(numbered(sampler=sampler), None, batch_size=4, seed=0, device=CPU)
 

@@ -163,7 +163,7 @@ def read(path: Path) -> Any:
     whole = "be a whole gradevo file (this one is missing, truncated, damaged or foreign)"
     with explaining(whole, path), safe_open(path, framework="pt") as file:
         _check_format((file.metadata() or {}).get("gradevo"), path)
-        # cloned: memory of the process's own, aligned as it was, not a map of the file
+        # cloned, since older safetensors give a map of the file, aligned otherwise than it was
         names = list(file.keys())
         tensors = {name: file.get_tensor(name).clone() for name in names}
     try:

@@ -69,6 +69,7 @@ def fit(
 
     Example:
         >>> import gradevo as ge
+        >>> from torch import nn
         >>> x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
         >>> algorithm = ge.GADAM(population=2, generations=1, steps=5, batch_size=16)
         >>> result = ge.fit(algorithm, lambda: nn.Linear(4, 1), nn.MSELoss(), (x, x[:, :1]))
