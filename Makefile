@@ -15,7 +15,8 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 	touch $@
 
 demo: install
-	$(BIN)/gradevo compare digits --methods gadam,adam,adam-best-of --seeds 1 --out runs/demo
+	$(BIN)/gradevo compare digits --methods gadam,adam,adam-best-of \
+		--steps 200 --seeds 1 --out runs/demo
 
 check: install
 	$(BIN)/ruff format --check .

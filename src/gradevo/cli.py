@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -177,7 +178,7 @@ def datasets() -> None:
     """List the data sets that are there by name."""
     from gradevo.datasets import available
 
-    table = Table("name", "rows", "inputs", "classes", "source")
+    table = Table("name", "rows", "inputs", "classes", "source", box=SIMPLE)
     for known in available():
         table.add_row(*(str(value) for value in known))
     Console().print(table)
@@ -222,7 +223,8 @@ def _versions() -> dict[str, str]:
 
 
 def _print_outcomes(outcomes: list["Outcome"]) -> None:
-    table = Table("method", "test accuracy", "test loss", "member-steps", "seconds", "engine")
+    head = ("method", "test accuracy", "test loss", "member-steps", "seconds", "engine")
+    table = Table(*head, box=SIMPLE)
     for o in outcomes:
         numbers = f"{o.accuracy:.2%}", f"{o.loss:.4f}", f"{o.member_steps:,}", f"{o.seconds:.1f}"
         table.add_row(o.method, *numbers, o.engine)
@@ -230,23 +232,23 @@ def _print_outcomes(outcomes: list["Outcome"]) -> None:
 
 
 def _print_summary(dataset: str, rows: list[dict[str, Any]]) -> None:
-    title = f"{dataset}: test rows, mean ± deviation over {rows[0]['seeds']} seeds, equal cost"
-    table = Table("method", "accuracy", "p", "loss", "p", "member-steps", "seconds", title=title)
+    """A table of the methods; deviations and p-values where there are several seeds."""
+    seeds, cost = rows[0]["seeds"], rows[0]["member_steps"]
+    title = f"{dataset}: test rows, {seeds} seed{'s' * (seeds > 1)}, {cost:,} member-steps each"
+    p = ["p"] * (seeds > 1)
+    table = Table("method", "accuracy", *p, "loss", *p, "seconds", title=title, box=SIMPLE)
     for row in rows:
-        table.add_row(
-            row["method"],
-            f"{row['accuracy']:.2%} ± {row['accuracy_deviation']:.2%}",
-            _p(row["accuracy_p"]),
-            f"{row['loss']:.4f} ± {row['loss_deviation']:.4f}",
-            _p(row["loss_p"]),
-            f"{row['member_steps']:,}",
-            f"{row['seconds']:.1f}",
-        )
+        cells = [*_cells(row, "accuracy", "{:.2%}"), *_cells(row, "loss", "{:.4f}")]
+        table.add_row(row["method"], *cells, f"{row['seconds']:.1f}")
     Console().print(table)
 
 
-def _p(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+def _cells(row: dict[str, Any], name: str, style: str) -> list[str]:
+    if row["seeds"] == 1:
+        return [style.format(row[name])]
+    p = row[f"{name}_p"]
+    mean, deviation = (style.format(row[key]) for key in (name, f"{name}_deviation"))
+    return [f"{mean} ± {deviation}", "" if p is None else f"{p:.3f}"]
 
 
 def _say_where(out: Path | None) -> None:
