@@ -153,9 +153,9 @@ def _verdict(rows: list[Row], random: list[Row]) -> str:
     worst = min(ours, key=lambda lr: ours[lr])
     return (
         f"Best fixed rate {fixed:.2f} %; the default's worst start, {worst:g}, is "
-        f"{fixed - ours[worst]:+.2f} points below it (goal: at most 1). Ten random rates "
+        f"{ours[worst] - fixed:+.2f} points from it (goal: not below -1). Ten random rates "
         f"{mean(random):.2f} %; the default from 1e-2 is {ours[1e-2] - mean(random):+.2f} points "
-        "from it (goal: not below)."
+        "from it (goal: not below 0)."
     )
 
 

@@ -19,7 +19,7 @@ import gradevo as ge
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "no running mean": {"average": 0.0},
-    "no mean, one check": {"average": 0.0, "checks": 1},
+    "no mean and one check": {"average": 0.0, "checks": 1},
     "decay 0.01": {"weight_decay": 0.01},
     "decay 1": {"weight_decay": 1.0},
     "spread 1": {"spread": 1.0},
@@ -41,8 +41,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 BASELINES: dict[str, dict[str, Any]] = {
     "Adam 1e-3": {"lr": 1e-3},
     "Adam 1e-2": {"lr": 1e-2},
-    "Adam, random rates": {"lr": 10**-2.5, "spread": 2.0},
-    "AdamW 1e-2, mean": {"lr": 1e-2, "optimizer": "AdamW", "average": 0.02},
+    "Adam at random rates": {"lr": 10**-2.5, "spread": 2.0},
+    "AdamW 1e-2 with mean": {"lr": 1e-2, "optimizer": "AdamW", "average": 0.02},
 }
 
 
