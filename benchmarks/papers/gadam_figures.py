@@ -88,7 +88,7 @@ def _picture(rows: list[dict[str, Any]]) -> None:
     left.contourf(side, side, surface(grid), levels=20, cmap="cividis")
     left.plot(*GOAL.tolist(), "*", color="white", markersize=14)
     left.set(xlabel="$w_1$", ylabel="$w_2$", title="Loss; the star is the global minimum")
-    names = [row["method"].replace(", ", "\n") for row in rows]
+    names = [row["method"].replace(", ", "\n").replace("10 ", "10\n") for row in rows]
     bars = right.bar(names, [row["reached"] for row in rows], color=[GREY, ORANGE, BLUE])
     right.bar_label(bars)
     right.set(ylim=(0, SEEDS * 1.1), title=f"Runs of {SEEDS} that reach it, equal cost")
