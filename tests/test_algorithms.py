@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import Everything, bits, data, make_problem, run, stored
 
 from gradevo.algorithms.gadam import GADAM
 from gradevo.algorithms.independent import Independent
 from gradevo.errors import DivergedError
 from gradevo.randomness import generator_from
+from problems import Everything, bits, data, make_problem, run, stored
 
 SHORT = {"population": 4, "generations": 2, "steps": 7, "batch_size": 16}
 ALGORITHMS = {

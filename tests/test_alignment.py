@@ -4,6 +4,9 @@ from itertools import pairwise
 
 import pytest
 import torch
+from hypothesis import given
+from torch import nn
+
 from chains import (
     EVERY,
     FEW,
@@ -18,9 +21,6 @@ from chains import (
     shuffles,
     tensors,
 )
-from hypothesis import given
-from torch import nn
-
 from gradevo.operators.alignment import align, match_units, permute
 from gradevo.operators.symmetry import find_symmetry
 

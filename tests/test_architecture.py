@@ -3,12 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from modules import close
 from torch import nn
 from torch.nn.utils import parametrizations
 
 import gradevo as ge
 from gradevo.models import mlp
+from modules import close
 
 ONE = nn.Linear(2, 2)
 

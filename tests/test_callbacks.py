@@ -9,8 +9,8 @@ import sys
 import time
 
 import pytest
-import runs
 
+import runs
 from gradevo.callbacks import JsonLines
 from gradevo.errors import CheckpointError
 from gradevo.folder import FILE, LOG

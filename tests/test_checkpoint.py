@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import runs
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import gradevo as ge
+import runs
 from gradevo import checkpoint
 from gradevo.batches import Position
 from gradevo.errors import CheckpointError

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from modules import DECLINES, ZOO, close, same
 from torch import nn
 
 import gradevo as ge
 from gradevo import engines
 from gradevo.engines import choose
 from gradevo.randomness import generator_from
+from modules import DECLINES, ZOO, close, same
 
 SEVERAL = 3
 

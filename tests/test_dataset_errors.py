@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from dataset_files import flowers, line_of, write, write_digits, write_idx
 
+from dataset_files import flowers, line_of, write, write_digits, write_idx
 from gradevo.datasets import DataError, load
 
 # --- bad input ----------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 import torch
-from dataset_files import FEW, NAMES, flowers, parts, write, write_digits, write_idx
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from dataset_files import FEW, NAMES, flowers, parts, write, write_digits, write_idx
 from gradevo.datasets import DataError, available, load
 from gradevo.datasets.idx import read_idx, read_idx_folder
 from gradevo.datasets.sources import class_names

@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from modules import DECLINES, ZOO, Case, Tied, close
 from torch import nn
 
 import gradevo as ge
@@ -14,6 +13,7 @@ from gradevo.engines import choose
 from gradevo.models import mlp
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import evaluating
+from modules import DECLINES, ZOO, Case, Tied, close
 
 SEVERAL = 3
 

@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 import pytest
-import runs
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import gradevo as ge
+import runs
 from gradevo import checkpoint
 from gradevo.errors import DivergedError
 from gradevo.folder import FILE

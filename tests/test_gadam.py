@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import pytest
 import torch
-from problems import Everything, data, make_problem, run
 from torch import nn
 
 from gradevo.algorithms.gadam import GADAM
@@ -14,6 +13,7 @@ from gradevo.errors import DivergedError
 from gradevo.operators.alignment import permute
 from gradevo.randomness import generator_from
 from gradevo.structure import stack
+from problems import Everything, data, make_problem, run
 
 SHORT = {"population": 4, "generations": 3, "steps": 5, "batch_size": 16}
 EITHER = pytest.mark.parametrize("learners", ["children", "both"])

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from problems import Everything, bits, data, make_problem, stored
 from torch import nn
 
 from gradevo import learning
 from gradevo.learning import SCHEDULES, Phase, Recipe, Streams, begin, clone, learn, outcome
 from gradevo.optimisers import ELEMENTWISE
 from gradevo.randomness import generator_from
+from problems import Everything, bits, data, make_problem, stored
 
 OPTIMISERS = {
     "Adam": {}, "SGD": {"momentum": 0.9}, "Adafactor": {},

@@ -14,10 +14,10 @@ from urllib.parse import urlparse
 import numpy as np
 import pytest
 import torch
-from dataset_files import line_of, parts
 from scipy.sparse import csr_array
 from sklearn.utils import Bunch
 
+from dataset_files import line_of, parts
 from gradevo.datasets import DataError, load
 
 # --- OpenML, over a local server ----------------------------------------------------------

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modules import ZOO
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,6 +19,7 @@ from gradevo.checkpoint import read, write
 from gradevo.models import mlp
 from gradevo.optimisers import ELEMENTWISE, FUSED, MemberOptimiser, default_of, resolve
 from gradevo.randomness import generator_from
+from modules import ZOO
 
 MEMBERS, STEPS = 3, 4
 FORGETFUL = {"SGD"}  # without momentum, which the test of states leaves out

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from modules import ZOO, Case, Frozen, Tied, close, same
 from torch import Tensor, nn
 
 import gradevo as ge
 from gradevo.models import mlp
 from gradevo.randomness import generator_from
 from gradevo.structure import tensors_of
+from modules import ZOO, Case, Frozen, Tied, close, same
 
 FEW = settings(max_examples=12, deadline=None)
 SIZES = st.integers(1, 5)

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-import runs
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.functional import cross_entropy
 
 import gradevo as ge
+import runs
 from gradevo.batches import TensorSource
 from gradevo.errors import CheckpointError
 from gradevo.problem import Problem

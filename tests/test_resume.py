@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-import runs
 
 import gradevo as ge
+import runs
 from gradevo import checkpoint
 from gradevo.folder import FILE, RunFolder
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from chains import EVERY, FLATTENS, IMAGES, NETS, VECTORS, Flattened, made, same, tensors
 from torch import Tensor, nn
 
+from chains import EVERY, FLATTENS, IMAGES, NETS, VECTORS, Flattened, made, same, tensors
 from gradevo.operators.alignment import Axis, Symmetry, Unaligned, align, match_units
 from gradevo.operators.symmetry import find_symmetry, verify
 
