@@ -15,6 +15,7 @@ from typing import Any
 
 from common import RAW
 from gadam_tables import RATES
+from tune import BASELINES, VARIANTS
 
 from gradevo.compare import paired_p
 
@@ -57,7 +58,9 @@ def cell(found: dict[int, float], digits: int) -> str:
     if not found:
         return ""
     numbers = list(found.values())
-    deviation = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+    if len(numbers) == 1:
+        return f"{numbers[0]:.{digits}f}"
+    deviation = statistics.stdev(numbers)
     return f"{statistics.mean(numbers):.{digits}f} ± {deviation:.{digits}f}"
 
 
@@ -164,7 +167,8 @@ def _verdict(rows: list[Row], random: list[Row]) -> str:
 
 def tuning() -> str:
     rows = rows_of("tuning")
-    names = dict.fromkeys(row["task"]["variant"] for row in rows)
+    done = {row["task"]["variant"] for row in rows}
+    names = [name for name in (*VARIANTS, *BASELINES) if name in done]
     sets = list(dict.fromkeys(row["task"]["data"] for row in rows))
     body = []
     for name in names:
