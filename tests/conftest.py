@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from gradevo.engines import choose
+
 torch.set_num_threads(1)
 
 
@@ -12,3 +14,11 @@ def seeded():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
+
+
+@pytest.fixture
+def forgetful():
+    """Every test measures anew."""
+    choose._remembered.clear()
+    yield
+    choose._remembered.clear()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import gradevo as ge
 from gradevo.models import mlp
 from gradevo.randomness import generator_from
 
@@ -153,3 +154,11 @@ def close(a: Tensor, b: Tensor) -> None:
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """The same names and the same bits."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+SEVERAL = 3
+
+
+def population(name: str, engine: str) -> ge.Population:
+    """A few members of a module of the zoo."""
+    return ge.Population(ZOO[name].build, SEVERAL, generator=generator_from(3), engine=engine)

@@ -14,21 +14,9 @@ import gradevo as ge
 from gradevo import engines
 from gradevo.engines import choose
 from gradevo.randomness import generator_from
-from modules import DECLINES, ZOO, close, same
+from modules import DECLINES, SEVERAL, ZOO, close, population, same
 
-SEVERAL = 3
-
-
-@pytest.fixture(autouse=True)
-def forgetful():
-    """Every test measures anew."""
-    choose._remembered.clear()
-    yield
-    choose._remembered.clear()
-
-
-def population(name: str, engine: str) -> ge.Population:
-    return ge.Population(ZOO[name].build, SEVERAL, generator=generator_from(3), engine=engine)
+pytestmark = pytest.mark.usefixtures("forgetful")
 
 
 @pytest.mark.parametrize("name", list(ZOO))

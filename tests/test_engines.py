@@ -9,25 +9,12 @@ from torch import nn
 
 import gradevo as ge
 from gradevo import engines
-from gradevo.engines import choose
 from gradevo.models import mlp
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import evaluating
-from modules import DECLINES, ZOO, Case, Tied, close
+from modules import DECLINES, SEVERAL, ZOO, Case, Tied, close, population
 
-SEVERAL = 3
-
-
-@pytest.fixture(autouse=True)
-def forgetful():
-    """Every test measures anew."""
-    choose._remembered.clear()
-    yield
-    choose._remembered.clear()
-
-
-def population(name: str, engine: str) -> ge.Population:
-    return ge.Population(ZOO[name].build, SEVERAL, generator=generator_from(3), engine=engine)
+pytestmark = pytest.mark.usefixtures("forgetful")
 
 
 def sgd_step(pop: ge.Population, case: Case, *, per_member: bool, how: str) -> dict:
