@@ -15,6 +15,7 @@ from gradevo.algorithms.base import Algorithm, Info
 from gradevo.callbacks import Callback, JsonLines, ProgressBar
 from gradevo.checks import check_arguments, is_cross_entropy, not_finite, try_once
 from gradevo.data import DataLike, prepare
+from gradevo.denormals import flushed
 from gradevo.errors import DivergedError
 from gradevo.folder import Checkpoint, RunFolder, Saved, healthy, identity_of, placed
 from gradevo.operators.survival import top
@@ -122,7 +123,7 @@ class _Run:
     def to_the_end(self) -> Result:
         """Step until the algorithm has finished, saving, showing and logging."""
         bar = ProgressBar(self.algorithm.generations, len(self.history))
-        with _Interrupt() as interrupt, bar:
+        with _Interrupt() as interrupt, bar, flushed():
             stop = False
             while not stop and not self.algorithm.finished(self.state):
                 info = self._step()
