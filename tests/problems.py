@@ -58,6 +58,7 @@ def make_problem(build=None, loss=F.cross_entropy, *, size=4, dtype=torch.float3
 
 def run(algorithm, problem, seed=0, state=None):
     """Step to the end; returns the last state and the generations' infos."""
+    problem.loss = algorithm.criterion(problem.loss)
     state = state or algorithm.init(problem, generator_from(seed))
     infos = []
     while not algorithm.finished(state):

@@ -10,10 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gradevo.algorithms.adaswarm import AdaSwarm
 from gradevo.algorithms.gadam import GADAM
 from gradevo.algorithms.independent import Independent
 from gradevo.errors import DivergedError
 from gradevo.randomness import generator_from
+from gradevo.swarm.dynamics import REMPSO
 from problems import Everything, bits, data, make_problem, run, stored
 
 SHORT = {"population": 4, "generations": 2, "steps": 7, "batch_size": 16}
@@ -36,6 +38,10 @@ ALGORITHMS = {
     "independent": Independent(**SHORT, lr=0.01),
     "averaged": Independent(
         **SHORT, lr=0.01, spread=1.0, average=0.3, backoff=False, checks=2, schedule="linear"
+    ),
+    "adaswarm": AdaSwarm(**SHORT, lr=0.01),
+    "joint swarm": AdaSwarm(
+        **SHORT, lr=0.01, scope="batch", particles=40, iterations=1, dynamics=REMPSO()
     ),
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS.keys())
@@ -88,14 +94,15 @@ def test_more_generations_go_on_from_a_stored_state_as_if_it_had_never_stopped(a
 
 @EVERY
 def test_a_state_stored_inside_a_generation_goes_on_in_another_process(algorithm):
-    problem, infos, progress = make_problem(Everything, slice_seconds=0), [], []
+    loss = algorithm.criterion(F.cross_entropy)
+    problem, infos, progress = make_problem(Everything, loss, slice_seconds=0), [], []
     state = algorithm.init(problem, generator_from(0))
     while not algorithm.finished(state):
         state, info = algorithm.step(problem, state)
         infos += [info] if info else []
         progress.append(algorithm.progress(problem, state))
         if len(progress) % 4 == 0:
-            state, problem = stored(state), make_problem(Everything, slice_seconds=0)
+            state, problem = stored(state), make_problem(Everything, loss, slice_seconds=0)
     assert bits([algorithm.survivors(state), infos]) == result(algorithm)
     assert len(progress) >= 2 * algorithm.steps
     assert progress == sorted(progress)
@@ -128,7 +135,9 @@ def test_a_member_of_nan_is_scored_and_never_wins(algorithm):
         if bool(losses[i].isfinite()):
             assert all(bool(t[i].isfinite().all()) for t in tensors.values())
         else:
-            assert isinstance(algorithm, Independent)  # selection has dropped it elsewhere
+            assert isinstance(
+                algorithm, Independent | AdaSwarm
+            )  # selection has dropped it elsewhere
 
 
 @EVERY
@@ -142,7 +151,11 @@ def test_a_run_without_a_finite_member_stops_with_a_reason(algorithm):
 
 @EVERY
 def test_a_constant_loss_does_not_train(algorithm):
-    problem = make_problem(loss=lambda output, target: output.sum() * 0 + 1)
+    def constant(output, target, reduction="mean"):
+        losses = output.sum(1) * 0 + 1
+        return losses.mean() if reduction == "mean" else losses
+
+    problem = make_problem(loss=constant)
     before = {name: t.clone() for name, t in problem.population.tensors.items()}
     state, infos = run(replace(algorithm, weight_decay=0.0), problem)
     tensors = algorithm.survivors(state)[0]

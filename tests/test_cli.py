@@ -75,14 +75,28 @@ def test_train_on_a_csv_file_leaves_a_run_folder_that_resumes(
 
 
 def test_compare_gives_every_method_the_same_cost(capsys: pytest.CaptureFixture[str]) -> None:
-    methods = "gadam,gadam-paper,adam,adam-best-of,adam-random,adam-ensemble"
+    methods = "gadam,gadam-paper,adam,adam-best-of,adam-random,adam-ensemble,adaswarm"
     with_population = ["--steps", "6", "--population", "2", "--generations", "1"]
     main(["compare", "iris", "--methods", methods, "--seeds", "2", "--json", *with_population])
     report = json.loads(capsys.readouterr().out)
     assert [row["method"] for row in report["summary"]] == methods.split(",")
     assert {row["member_steps"] for row in report["summary"]} == {2 * 2 * 6}
-    assert len(report["runs"]) == 12
+    assert len(report["runs"]) == 14
     assert report["summary"][0]["accuracy_p"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "loss"), [("adaswarm", "zero-one"), ("adaswarm-paper", "mae"), ("gadam", "mse")]
+)
+def test_train_takes_a_loss_by_name_and_reports_it_on_test_rows(
+    method: str, loss: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["train", "iris", "--method", method, "--loss", loss, *COMMON, "--json"])
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["method"] == method
+    if loss == "zero-one":
+        assert outcome["loss"] == pytest.approx(1 - outcome["accuracy"])
+    assert 0 <= outcome["loss"] <= 1
 
 
 def test_compare_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +117,8 @@ def test_datasets_lists_the_built_in_names(capsys: pytest.CaptureFixture[str]) -
     [
         (["train", "iris", "--method", "adamm"], "method: must be one of"),
         (["train", "iris", "--lr", "-1"], "lr: must be"),
+        (["train", "iris", "--loss", "hinge"], "loss: must be one of"),
+        (["train", "iris", "--loss", "f1"], "loss: must have a gradient for gadam"),
         (["train", "iris", "--population", "1"], "population: must be"),
         (["train", "iris", "--steps", "many"], "--steps"),
         (["train", "iris", "--no-such-option", "1"], "--no-such-option"),

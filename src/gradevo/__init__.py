@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradevo.algorithms.adaswarm import AdaSwarm
     from gradevo.algorithms.gadam import GADAM
     from gradevo.algorithms.independent import Independent
     from gradevo.errors import CheckpointError, DivergedError, EngineError
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     from gradevo.population import Population
     from gradevo.result import Result
     from gradevo.run import fit
+    from gradevo.swarm.loss import SwarmLoss
 
 __version__ = "0.1.0"
 
 _ROOMS = {
+    "AdaSwarm": "gradevo.algorithms.adaswarm",
     "GADAM": "gradevo.algorithms.gadam",
     "Checkpoint": "gradevo.folder",
     "CheckpointError": "gradevo.errors",
@@ -27,11 +30,13 @@ _ROOMS = {
     "Independent": "gradevo.algorithms.independent",
     "Population": "gradevo.population",
     "Result": "gradevo.result",
+    "SwarmLoss": "gradevo.swarm.loss",
     "fit": "gradevo.run",
 }
 
 __all__ = [
     "GADAM",
+    "AdaSwarm",
     "Checkpoint",
     "CheckpointError",
     "DivergedError",
@@ -39,6 +44,7 @@ __all__ = [
     "Independent",
     "Population",
     "Result",
+    "SwarmLoss",
     "fit",
 ]
 

@@ -13,6 +13,7 @@ from gradevo.data import check_labels
 from gradevo.population import Loss
 from gradevo.problem import Problem
 from gradevo.randomness import generator_from, isolated
+from gradevo.swarm.loss import SwarmLoss
 
 
 def check_arguments(algorithm: Any, build: Any, loss: Any, callbacks: Sequence[Any]) -> None:
@@ -33,9 +34,15 @@ def check_arguments(algorithm: Any, build: Any, loss: Any, callbacks: Sequence[A
             raise TypeError(f"{name}: must be callable, got a {type(value).__name__}")
 
 
+def unwrapped(loss: Loss) -> Loss:
+    """The loss itself, where a swarm's criterion or a partial is around it."""
+    loss = loss.loss if isinstance(loss, SwarmLoss) else loss
+    return loss.func if isinstance(loss, partial) else loss
+
+
 def is_cross_entropy(loss: Loss) -> bool:
     """Whether targets may be class labels, and outputs are logits or log-probabilities."""
-    loss = loss.func if isinstance(loss, partial) else loss
+    loss = unwrapped(loss)
     functions = (functional.cross_entropy, functional.nll_loss)
     return isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) or loss in functions
 
@@ -44,8 +51,8 @@ def try_once(problem: Problem) -> None:
     """Run the module and the loss on a few rows, so that mistakes show before the work.
 
     Raises:
-        ValueError: the loss is no scalar, the module writes into its input, or labels are
-            not among the module's classes.
+        ValueError: the loss is no scalar or has no gradient, the module writes into its input,
+            or labels are not among the module's classes.
     """
     x = problem.valid[0][:8].clone()
     with torch.no_grad(), isolated(generator_from(0), problem.population.device):
@@ -58,10 +65,22 @@ def try_once(problem: Problem) -> None:
         if is_cross_entropy(problem.loss):
             _check_labels(problem, output.shape[1])
         problem.evaluate(problem.population.tensors, torch.arange(len(x), device=x.device))
+        _check_gradient(problem, x)
+
+
+def _check_gradient(problem: Problem, x: Tensor) -> None:
+    """A loss that only compares or rounds gives backpropagation nothing to go back through."""
+    with torch.enable_grad():
+        value = problem.loss(problem.population.member(0).eval()(x), problem.valid[1][:8])
+    if not value.requires_grad:
+        raise ValueError(
+            "loss: must have a gradient with respect to the outputs, got one that has none; "
+            "wrap it in gradevo.SwarmLoss, which needs its values only"
+        )
 
 
 def _check_labels(problem: Problem, classes: int) -> None:
-    loss, source = problem.loss, problem.source
+    loss, source = unwrapped(problem.loss), problem.source
     ignored = loss.ignore_index if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) else -100
     targets = {"valid": problem.valid[1]}
     if isinstance(source, TensorSource):

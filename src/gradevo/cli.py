@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="gradevo",
-    help="Train PyTorch networks with hybrids of gradient descent and evolution.",
+    help="Train PyTorch networks with hybrids of gradient descent and evolution or swarms.",
     version=__version__,
 )
 
@@ -42,6 +42,8 @@ class Options:
         steps: Optimiser steps a learning phase.
         epochs: Passes through the data a learning phase, instead of --steps.
         batch_size: Rows a mini-batch.
+        loss: cross-entropy, bce, mse, mae, zero-one or f1; all but the first take a sigmoid on
+            the outputs, and the last two can only be evaluated, by adaswarm.
         lr: Learning rate, or the one around which members' own are drawn.
         hidden: Sizes of hidden layers, as 70,50; asks for a perceptron.
         engine: auto, loop or vmap.
@@ -58,6 +60,7 @@ class Options:
     epochs: float | None = None
     batch_size: int | None = None
     lr: float | None = None
+    loss: str = "cross-entropy"
     hidden: str | None = None
     engine: str = "auto"
     device: str | None = None
@@ -99,7 +102,8 @@ def train(
         A name (see `gradevo datasets`), a CSV file, a folder of MNIST-style idx files, or a
         name or id on OpenML.
     method
-        gadam, gadam-paper, gadam-ensemble, adam, adam-best-of, adam-random or adam-ensemble.
+        gadam, gadam-paper, gadam-ensemble, adam, adam-best-of, adam-random, adam-ensemble,
+        adaswarm or adaswarm-paper.
     seed
         Everything random follows from it.
     resume
@@ -109,15 +113,18 @@ def train(
     from gradevo.methods import method as method_by_name
 
     _check_folder(options.out, resume)
-    method_by_name(method, **options.settings())  # a wrong name or value shows before loading
+    method_by_name(
+        method, options.loss, **options.settings()
+    )  # a wrong name or value shows before loading
     rows = _load(data, options)(seed)
-    chosen = method_by_name(method, **fitting(options.settings(), rows))
+    chosen = method_by_name(method, options.loss, **fitting(options.settings(), rows))
     outcome, _ = run_method(
         method,
         chosen,
         rows,
         _network(options)(rows),
         seed=seed,
+        loss=options.loss,
         folder=options.out,
         engine=options.engine,
         device=options.device,
@@ -160,6 +167,7 @@ def compare(
         _network(options),
         seeds=seeds,
         settings=options.settings(),
+        loss=options.loss,
         folder=options.out,
         engine=options.engine,
         device=options.device,

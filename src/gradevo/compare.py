@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradevo.algorithms.base import LearningConfig
 from gradevo.datasets.loading import Data
+from gradevo.losses import LOSSES, with_sigmoid
 from gradevo.methods import Method, method
 from gradevo.result import Result
 from gradevo.run import fit
@@ -28,7 +29,7 @@ class Outcome:
         method: its name.
         dataset: the data's name.
         accuracy: share of test rows that are right, in [0, 1].
-        loss: mean cross-entropy on test rows.
+        loss: on test rows; the one that was trained on.
         member_steps: gradient evaluations of one network.
         seconds: of training.
         engine: what computed the members.
@@ -46,11 +47,13 @@ class Outcome:
 
 
 @torch.no_grad()
-def measure(network: nn.Module, rows: tuple[Tensor, Tensor]) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy on rows."""
+def measure(
+    network: nn.Module, rows: tuple[Tensor, Tensor], loss: Callable[[Any, Any], Tensor]
+) -> tuple[float, float]:
+    """Accuracy and mean loss on rows."""
     outputs = torch.cat([network(x) for x in rows[0].split(CHUNK)])
-    loss = nn.functional.cross_entropy(outputs, rows[1])
-    return float((outputs.argmax(1) == rows[1]).double().mean()), float(loss)
+    accuracy = (outputs.argmax(1) == rows[1]).double().mean()
+    return float(accuracy), float(loss(outputs, rows[1]).double().mean())
 
 
 def run_method(
@@ -60,6 +63,7 @@ def run_method(
     build: Callable[[], nn.Module],
     *,
     seed: int,
+    loss: str = "cross-entropy",
     folder: Path | None = None,
     **options: Any,
 ) -> tuple[Outcome, Result]:
@@ -71,14 +75,15 @@ def run_method(
         data: training, validation and test rows.
         build: returns a new network at every call.
         seed: of the run.
+        loss: one of `LOSSES`.
         folder: where to save checkpoints, the log and the result.
         options: `engine` and `device` of `fit`.
     """
-    start = time.perf_counter()
+    start, named = time.perf_counter(), LOSSES[loss]
     result = fit(
         chosen.algorithm,
-        build,
-        nn.CrossEntropyLoss(),
+        with_sigmoid(build) if named.probabilities else build,
+        named.loss,
         data.train,
         valid=data.valid,
         seed=seed,
@@ -86,11 +91,11 @@ def run_method(
         **options,
     )
     seconds = time.perf_counter() - start
-    accuracy, loss = measure(chosen.network(result).to("cpu"), data.test)
+    accuracy, value = measure(chosen.network(result).to("cpu"), data.test, named.loss)
     if folder is not None:
         result.save(folder)
     steps, engine = result.member_steps, result.engine
-    return Outcome(name, data.name, accuracy, loss, steps, round(seconds, 3), engine, seed), result
+    return Outcome(name, data.name, accuracy, value, steps, round(seconds, 3), engine, seed), result
 
 
 def compare(
@@ -100,6 +105,7 @@ def compare(
     *,
     seeds: int,
     settings: dict[str, Any],
+    loss: str = "cross-entropy",
     folder: Path | None = None,
     **options: Any,
 ) -> list[Outcome]:
@@ -111,19 +117,21 @@ def compare(
         network: a builder for the data.
         seeds: how many, from 0.
         settings: of `method`.
+        loss: one of `LOSSES`.
         folder: each run's folder is a subfolder of it.
         options: `engine` and `device` of `fit`.
     """
     for name in names:
-        method(name, **settings)  # a wrong name or value shows before any work
+        method(name, loss, **settings)  # a wrong name or value shows before any work
     outcomes = []
     for seed in range(seeds):
         data = load(seed)
         build = network(data)
         for name in names:
-            chosen = method(name, **fitting(settings, data))
+            chosen = method(name, loss, **fitting(settings, data))
             place = folder / f"{name}-{seed}" if folder is not None else None
-            outcome, _ = run_method(name, chosen, data, build, seed=seed, folder=place, **options)
+            where = {"seed": seed, "loss": loss, "folder": place}
+            outcome, _ = run_method(name, chosen, data, build, **where, **options)
             outcomes.append(outcome)
     return outcomes
 

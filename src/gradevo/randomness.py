@@ -7,10 +7,21 @@ way. `isolated` lends a generator of ours to that global place and puts everythi
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
 from torch import Generator
+
+_lent = ContextVar("_lent", default=False)
+
+
+def ambient() -> bool:
+    """Whether torch's global stream is lent to a run, which restores and resumes it exactly.
+
+    Then a loss or module may draw from it; anywhere else it brings a generator of its own.
+    """
+    return _lent.get()
 
 
 def generator_from(seed: int) -> Generator:
@@ -52,9 +63,11 @@ def following(generator: Generator, device: torch.device | None = None) -> Itera
         with torch.cuda.device(place):
             torch.cuda.manual_seed(other)
     torch.set_rng_state(generator.get_state())
+    token = _lent.set(True)
     try:
         yield
     finally:
+        _lent.reset(token)
         generator.set_state(torch.get_rng_state())
 
 

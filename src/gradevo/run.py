@@ -86,7 +86,7 @@ def fit(
     split = prepare(
         train, valid, batch_size=algorithm.batch_size, seed=seed, device=population.device
     )
-    problem = Problem(population, loss, split.source, split.valid)
+    problem = Problem(population, algorithm.criterion(loss), split.source, split.valid)
     try_once(problem)
     return _Run(algorithm, problem, spawn(root), seed, callbacks, settings).to_the_end()
 

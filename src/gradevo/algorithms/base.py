@@ -12,6 +12,7 @@ from torch.optim import AdamW, Optimizer
 from gradevo import validation
 from gradevo.learning import SCHEDULES, Recipe, Schedule
 from gradevo.optimisers import resolve
+from gradevo.population import Loss
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
 
@@ -36,6 +37,10 @@ class Algorithm(Protocol):
 
     @property
     def generations(self) -> int: ...
+
+    def criterion(self, loss: Loss) -> Loss:
+        """What members are trained and compared on, from the user's loss."""
+        ...
 
     def init(self, problem: Problem, generator: Generator) -> Any: ...
 
@@ -105,6 +110,10 @@ class LearningConfig:
             validation.one_of("schedule", self.schedule, SCHEDULES)
         validation.share("average", self.average)
         resolve(self.optimizer)
+
+    def criterion(self, loss: Loss) -> Loss:
+        """The user's loss as it is."""
+        return loss
 
     def recipe(self, problem: Problem) -> Recipe:
         """The learning phase of this config on a problem."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.func import functional_call
+from torch.utils import _pytree as pytree
 
 from gradevo.engines.buffers import lend, take_back
 from gradevo.engines.check import scalar
@@ -18,7 +19,8 @@ class VMap:
     """The stacked module itself is called, its tensors replaced by one member's under vmap.
 
     Dropout differs between members. Where two members would take different branches, vmap
-    raises, and the engine is not offered for that module.
+    raises, and the engine is not offered for that module. A loss that has `of_members(outputs,
+    targets)`, as `SwarmLoss` has, gets the stacked outputs as they are.
     """
 
     name = "vmap"
@@ -30,6 +32,11 @@ class VMap:
         return self._mapped(self._call, per_member, x)
 
     def losses(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
+        if (of_members := getattr(loss, "of_members", None)) is not None:
+            size = self.population.size
+            shared = pytree.tree_map(lambda t: t.expand(size, *t.shape), y)
+            return of_members(self.forward(x, per_member), y if per_member else shared)  # (g,)
+
         def run(parameters: Tensors, buffers: Tensors, x: Any, y: Any) -> tuple[Tensor, Tensors]:
             output, assigned = self._call(parameters, buffers, x)
             return scalar(loss(output, y)), assigned

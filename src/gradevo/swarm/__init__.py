@@ -1,9 +1,10 @@
-"""Particle swarms: their dynamics, minimisation, a gradient from a swarm."""
+"""Particle swarms: their dynamics, minimisation, a gradient from a swarm, and SwarmLoss."""
 
 from gradevo.swarm.dynamics import EMPSO, PSO, REMPSO, Dynamics, MomentumPSO, Swarm
 from gradevo.swarm.emulate import Emulation, emulate
 from gradevo.swarm.estimators import ESTIMATORS, Cloud
 from gradevo.swarm.gradient import Estimate, gradient
+from gradevo.swarm.loss import SwarmLoss
 from gradevo.swarm.minimize import Minimum, minimize
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Minimum",
     "MomentumPSO",
     "Swarm",
+    "SwarmLoss",
     "emulate",
     "gradient",
     "minimize",

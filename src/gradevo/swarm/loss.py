@@ -1,0 +1,268 @@
+"""SwarmLoss: train on any loss you can evaluate, by the gradient of a swarm (AdaSwarm).
+
+The swarm searches the network's *outputs*, not its weights: dE/dy^ is estimated from values of
+the loss alone, and the chain rule goes on through the network as always (eqs. 24, 25).
+
+Deviations from Mohapatra et al.: points start around the output, not around the target, which
+would leak the answer; each row has a swarm of its own unless the scope is the batch; the
+default estimator weighs points by rank, in one shot, which trains better than gbest alone at a
+fifth of the evaluations. `SwarmLoss.paper` is the paper's setting.
+"""
+
+import math
+from typing import Any, Literal, Self
+
+import torch
+from torch import Generator, Tensor, nn
+
+from gradevo.randomness import ambient
+from gradevo.swarm.batch import Batches, BatchLoss
+from gradevo.swarm.criteria import Criterion, Loss, each_tensor
+from gradevo.swarm.dynamics import EMPSO, Dynamics
+from gradevo.swarm.estimators import ESTIMATORS, OF_SWARM, SIZED, Cloud
+from gradevo.swarm.gradient import around, visit
+from gradevo.swarm.scopes import Entries, Rows, Scope, checked_rows, part
+from gradevo.swarm.search import Box
+from gradevo.validation import at_least, one_of, positive
+
+SCOPES = {"row": Rows, "entry": Entries, "batch": Batches}
+
+
+class SwarmLoss(nn.Module):
+    """A criterion whose gradient comes from evaluations of a loss, differentiable or not.
+
+    Its value is the loss's own. `backward` gives every output the ascent direction that
+    evaluated points around it show, times the upstream gradient. Under `torch.no_grad` only the
+    value is computed.
+
+    Args:
+        loss: a criterion of `torch.nn` or a function of `torch.nn.functional`, of which rows
+            are evaluated alone; or any `loss(output, target)` that returns one value a row,
+            `(rows,)`, or a value for every entry, `(rows, ...)`, of which the mean counts. It is
+            called with more rows than the batch has, each row with its own target. With
+            scope="batch": returns one number for the batch.
+        scope: "row": one swarm a row; "entry": one swarm an entry, for losses that value
+            every entry alone; "batch": one swarm for all outputs of the batch (F1, AUC).
+        particles: points a swarm; default 20, for the batch 100.
+        iterations: moves of the swarm after the first points; 0 is one shot.
+        dynamics: how particles move; default `EMPSO()`.
+        estimator: one of `gradevo.swarm.ESTIMATORS`; "rank" is the best all-round, "tie" suits
+            losses that are constant in pieces.
+        start: "output": around the current output; "range": anywhere within `bounds`.
+        spread: half the width of the cube in which points start: a share of the width of the
+            bounds, or the outputs' own unit where there are none.
+        bounds: known range of the outputs, into which points are clipped; default (0, 1) for
+            `nn.BCELoss`, else none.
+        eta: the paper's learning rate, in the paper's estimators only.
+        seed: of the points. Inside `gradevo.fit` they come from the run's own stream instead.
+
+    Raises:
+        ValueError: an argument out of range; on use, a loss that returns another shape, or NaN
+            for every point around an output that is finite itself.
+
+    Example:
+        >>> model = nn.Linear(4, 3)
+        >>> x, y = torch.randn(8, 4), torch.randint(3, (8,))
+        >>> criterion = SwarmLoss(lambda output, y: (output.argmax(1) != y).float())
+        >>> criterion(model(x), y).backward()
+        >>> model.weight.grad.shape
+        torch.Size([3, 4])
+
+    Source: Mohapatra et al., "AdaSwarm", IEEE TETCI 2021.
+    """
+
+    def __init__(
+        self,
+        loss: Loss,
+        *,
+        scope: str = "row",
+        particles: int | None = None,
+        iterations: int = 0,
+        dynamics: Dynamics | None = None,
+        estimator: str = "rank",
+        start: Literal["output", "range"] = "output",
+        spread: float = 0.5,
+        bounds: tuple[float, float] | None = None,
+        eta: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.loss, self.scope, self.iterations = loss, scope, iterations
+        self.particles = (100 if scope == "batch" else 20) if particles is None else particles
+        self.estimator = estimator
+        self.dynamics = dynamics or EMPSO()
+        self.start, self.spread, self.eta, self.seed = start, spread, eta, seed
+        self.bounds = (0.0, 1.0) if bounds is None and isinstance(loss, nn.BCELoss) else bounds
+        self._check()
+        self._of_batch = BatchLoss(loss)
+        self._of_rows = None if isinstance(loss, nn.Module) else Criterion.of(loss)
+        self._generators: dict[torch.device, Generator] = {}
+        self._lost: Tensor | None = None  # on an accelerator: what the last call found
+
+    @classmethod
+    def paper(cls, loss: Loss, **changes: Any) -> Self:
+        """The paper's setting: one joint EMPSO swarm of 10 particles, 10 moves, eq. (15).
+
+        The joint swarm of a loss that is a mean over rows is this one; the loss is evaluated on
+        whole batches. `changes` are arguments of the class.
+        """
+        setting: dict[str, Any] = {
+            "scope": "batch", "particles": 10, "iterations": 10, "estimator": "near",
+            "dynamics": EMPSO(c1=0.8, c2=0.9, beta=0.9, per_entry=False), "eta": 0.1,
+        }  # fmt: skip
+        return cls(loss, **{**setting, **changes})
+
+    def _check(self) -> None:
+        if not callable(self.loss):
+            raise TypeError(f"loss: must be callable, got a {type(self.loss).__name__}")
+        one_of("scope", self.scope, SCOPES)
+        one_of("estimator", self.estimator, ESTIMATORS)
+        one_of("start", self.start, ("output", "range"))
+        at_least("particles", self.particles, 2)
+        at_least("iterations", self.iterations, 0)
+        positive("spread", self.spread)
+        positive("eta", self.eta)
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"bounds: must be (low, high) with low < high, got {self.bounds}")
+        if self.start == "range" and self.bounds is None:
+            raise ValueError("start: 'range' needs bounds=(low, high), got none")
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the loss that one backward costs, for each row (batch) of outputs."""
+        return self.particles * (self.iterations + 1)
+
+    def forward(self, output: Tensor, target: Any) -> Tensor:
+        """The loss of a batch, a scalar that carries the swarm's gradient.
+
+        Args:
+            output: `(rows, ...)`.
+            target: a tensor, or a tree of tensors, with as many rows.
+        """
+        targets = each_tensor(lambda t: t.unsqueeze(0), target)
+        return self.of_members(output.unsqueeze(0), targets)[0]
+
+    def of_members(self, outputs: Tensor, targets: Any) -> Tensor:
+        """Losses of stacked members, `(g,)`, for outputs and targets `(g, rows, ...)`.
+
+        The same numbers as `forward` for one member after another.
+        """
+        criterion = self._criterion()
+        with torch.no_grad():
+            members = range(len(outputs))
+            losses = [self._value(criterion, outputs[i], part(targets, i)) for i in members]
+            values = losses[0].unsqueeze(0) if len(losses) == 1 else torch.stack(losses)
+        if not (torch.is_grad_enabled() and outputs.requires_grad):
+            return values
+        with torch.no_grad():
+            gradient = self._gradient(criterion, outputs.detach(), targets)
+        return _Given.apply(outputs, values, gradient)
+
+    def _criterion(self) -> Criterion | BatchLoss:
+        """The loss, as it can be asked; a module is asked for its settings every time."""
+        if self.scope == "batch":
+            return self._of_batch
+        return self._of_rows or Criterion.of(self.loss)
+
+    def _value(self, criterion: Criterion | BatchLoss, output: Tensor, target: Any) -> Tensor:
+        """The loss as it is: reduced by itself, or the mean of what it says about rows."""
+        if isinstance(criterion, BatchLoss):
+            return criterion(output, target)
+        value = self.loss(output, target)
+        if criterion.reduces:
+            return value
+        rows = checked_rows(value, output)
+        return (rows if rows.is_floating_point() else rows.float()).mean()
+
+    # --- the gradient --------------------------------------------------------------------
+
+    def _gradient(self, criterion: Any, outputs: Tensor, targets: Any) -> Tensor:
+        """Directions of all members' swarms, side by side where that draws the same points."""
+        if self.iterations and len(outputs) > 1:
+            members = [slice(i, i + 1) for i in range(len(outputs))]
+            return torch.cat(
+                [self._gradient(criterion, outputs[i], part(targets, i)) for i in members]
+            )
+        scope = SCOPES[self.scope](criterion, outputs, targets)
+        generator = self._generator(outputs.device)
+        starts = [self._positions(w, generator) for w in scope.w.chunk(len(outputs))]
+        cloud = self._cloud(scope, starts[0] if len(starts) == 1 else torch.cat(starts), generator)
+        self._refuse_lost(cloud)
+        return scope.gradient(ESTIMATORS[self.estimator](cloud), self.estimator in SIZED)
+
+    def _cloud(self, scope: Scope, x: Tensor, generator: Generator | None) -> Cloud:
+        if not self.iterations and self.estimator not in OF_SWARM:
+            return Cloud(scope.w, x, scope.evaluate(x))
+        box = None if self.bounds is None else Box(*self.bounds)
+        moves = self.dynamics, self.iterations, generator
+        return visit(scope.evaluate, scope.w, x, *moves, box=box, eta=self.eta)
+
+    def _positions(self, w: Tensor, generator: Generator | None) -> Tensor:
+        """Where the points of a member's swarms start, `(swarms, particles, dims)`."""
+        if self.bounds is None:
+            return around(w, self.particles, self.spread, generator)
+        low, high = self.bounds
+        if self.start == "range":
+            middle = torch.full_like(w, (low + high) / 2)
+            return around(middle, self.particles, (high - low) / 2, generator)
+        return around(w, self.particles, self.spread * (high - low), generator).clamp_(low, high)
+
+    def _refuse_lost(self, cloud: Cloud) -> None:
+        """NaN for some points is survived; for all of them around a finite output it is an error.
+
+        An accelerator is not waited for: there the answer is read at the next call.
+        """
+        on_cpu = cloud.w.device.type == "cpu"
+        if on_cpu and math.isfinite(cloud.losses.sum().item()):
+            return
+        lost = ~cloud.losses.isfinite().any(dim=1) & cloud.w.isfinite().all(dim=1)
+        answer, self._lost = (lost.sum(), None) if on_cpu else (self._lost, lost.sum())
+        if answer is not None and int(answer):
+            raise ValueError(
+                f"loss: must be finite for at least one point around each output, got NaN or "
+                f"infinity for all {cloud.losses.shape[1]} points of {int(answer)} swarms"
+            )
+
+    # --- random numbers ------------------------------------------------------------------
+
+    def _generator(self, device: torch.device) -> Generator | None:
+        """Our own random numbers; inside a run None, torch's global stream, which is the run's."""
+        if ambient():
+            return None
+        if device not in self._generators:
+            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
+        return self._generators[device]
+
+    def get_extra_state(self) -> dict[str, Tensor]:
+        """Where the random numbers are: part of the state dict, so that resume is exact."""
+        return {str(device): g.get_state() for device, g in self._generators.items()}
+
+    def set_extra_state(self, state: dict[str, Tensor]) -> None:
+        """Go on with the random numbers of a state dict."""
+        for name, numbers in state.items():
+            device = torch.device(name)
+            self._generators[device] = torch.Generator(device)
+            self._generators[device].set_state(numbers)
+
+    def extra_repr(self) -> str:
+        known = "" if isinstance(self.loss, nn.Module) else f"{self.loss!r}, "
+        return (
+            f"{known}scope={self.scope}, estimator={self.estimator}, particles={self.particles}, "
+            f"iterations={self.iterations}, start={self.start}, spread={self.spread}, "
+            f"bounds={self.bounds}, eta={self.eta}, dynamics={self.dynamics}"
+        )
+
+
+class _Given(torch.autograd.Function):
+    """Losses whose gradient is known already."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return losses.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        factor = upstream[0].view(-1, *([1] * (gradient.dim() - 1)))
+        return (gradient * factor).to(gradient.dtype), None, None
