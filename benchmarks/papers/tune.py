@@ -37,6 +37,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "parents learn too": {"learners": "both"},
     "nothing evolves": {"evolve": ()},
     "cosine": {"schedule": "cosine"},
+    "one check": {"checks": 1},
+    "long mean": {"average": 0.3},
+    "fresh 128 validation rows": {"validation_batch": 128},
 }
 BASELINES: dict[str, dict[str, Any]] = {
     "Adam 1e-3": {"lr": 1e-3},
