@@ -139,8 +139,15 @@ class SwarmLoss(nn.Module):
             output: `(rows, ...)`.
             target: a tensor, or a tree of tensors, with as many rows.
         """
-        targets = each_tensor(lambda t: t.unsqueeze(0), target)
-        return self.of_members(output.unsqueeze(0), targets)[0]
+        criterion = self._criterion()
+        with torch.no_grad():
+            value = self._value(criterion, output, target)
+        if not (torch.is_grad_enabled() and output.requires_grad):
+            return value
+        with torch.no_grad():
+            targets = each_tensor(lambda t: t.unsqueeze(0), target)
+            gradient = self._gradient(criterion, output.detach().unsqueeze(0), targets)
+        return _Given.apply(output, value, gradient[0])
 
     def of_members(self, outputs: Tensor, targets: Any) -> Tensor:
         """Losses of stacked members, `(g,)`, for outputs and targets `(g, rows, ...)`.
@@ -151,7 +158,7 @@ class SwarmLoss(nn.Module):
         with torch.no_grad():
             members = range(len(outputs))
             losses = [self._value(criterion, outputs[i], part(targets, i)) for i in members]
-            values = losses[0].unsqueeze(0) if len(losses) == 1 else torch.stack(losses)
+            values = torch.stack(losses)
         if not (torch.is_grad_enabled() and outputs.requires_grad):
             return values
         with torch.no_grad():
@@ -185,8 +192,7 @@ class SwarmLoss(nn.Module):
             )
         scope = SCOPES[self.scope](criterion, outputs, targets)
         generator = self._generator(outputs.device)
-        starts = [self._positions(w, generator) for w in scope.w.chunk(len(outputs))]
-        cloud = self._cloud(scope, starts[0] if len(starts) == 1 else torch.cat(starts), generator)
+        cloud = self._cloud(scope, self._starts(scope.w, len(outputs), generator), generator)
         self._refuse_lost(cloud)
         return scope.gradient(ESTIMATORS[self.estimator](cloud), self.estimator in SIZED)
 
@@ -196,6 +202,12 @@ class SwarmLoss(nn.Module):
         box = None if self.bounds is None else Box(*self.bounds)
         moves = self.dynamics, self.iterations, generator
         return visit(scope.evaluate, scope.w, x, *moves, box=box, eta=self.eta)
+
+    def _starts(self, w: Tensor, members: int, generator: Generator | None) -> Tensor:
+        """First points of all swarms, drawn for one member after another."""
+        if members == 1:
+            return self._positions(w, generator)
+        return torch.cat([self._positions(mine, generator) for mine in w.chunk(members)])
 
     def _positions(self, w: Tensor, generator: Generator | None) -> Tensor:
         """Where the points of a member's swarms start, `(swarms, particles, dims)`."""
@@ -254,7 +266,7 @@ class SwarmLoss(nn.Module):
 
 
 class _Given(torch.autograd.Function):
-    """Losses whose gradient is known already."""
+    """A loss, or one a member, whose gradient is known already."""
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
@@ -264,5 +276,7 @@ class _Given(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        factor = upstream[0].view(-1, *([1] * (gradient.dim() - 1)))
+        factor = upstream[0]
+        if factor.dim():
+            factor = factor.view(-1, *([1] * (gradient.dim() - 1)))
         return (gradient * factor).to(gradient.dtype), None, None
