@@ -15,8 +15,9 @@ is measured is how fast the swarm's gbest arrives.
 Deviations:
     - The paper's gradient has the sign of a descent step; here it ascends, as autograd's.
     - The paper names no inertia for its PSO; its proof sets it equal to lr (section III-A), 0.1
-      in the tables. With 0.1, up to a third of the swarms stall before the minimum, so the
-      default is PSO's usual 0.7298; `dynamics=PSO(c1=0.8, c2=0.9, w=0.1)` is the proof's.
+      in the tables. With 0.1, up to a third of 20-particle swarms stall before the minimum
+      (docs/results/raw/swarm-functions.jsonl), so the default is PSO's usual 0.7298;
+      `dynamics=PSO(c1=0.8, c2=0.9, w=0.1)` is the proof's.
     - With bounds, w stays in the box like the particles.
 """
 
