@@ -45,7 +45,8 @@ class Options:
         loss: cross-entropy, bce, mse, mae, zero-one or f1; all but the first take a sigmoid on
             the outputs, and the last two can only be evaluated, by adaswarm.
         lr: Learning rate, or the one around which members' own are drawn.
-        hidden: Sizes of hidden layers, as 70,50; asks for a perceptron.
+        hidden: Sizes of hidden layers, as 70,50; asks for a perceptron. Default: 64, or 10 with
+            `train --method adaswarm-paper`.
         engine: auto, loop or vmap.
         device: cpu, cuda, ...
         out: Run folder: checkpoints, log and result.
@@ -122,7 +123,7 @@ def train(
         method,
         chosen,
         rows,
-        _network(options)(rows),
+        _network(options, method)(rows),
         seed=seed,
         loss=options.loss,
         folder=options.out,
@@ -217,10 +218,10 @@ def _load(data: str, options: Options) -> Callable[[int], "Data"]:
     return lambda seed: load(data, target=options.target, test=options.test, seed=seed)
 
 
-def _network(options: Options) -> Callable[["Data"], Callable[[], Any]]:
+def _network(options: Options, method: str = "") -> Callable[["Data"], Callable[[], Any]]:
     from gradevo.networks import network_for
 
-    layers = options.layers()
+    layers = options.layers() or ([10] if method == "adaswarm-paper" else None)
     return lambda data: network_for(data.inputs, len(data.classes), layers)
 
 
