@@ -186,7 +186,7 @@ def test_points_are_clipped_to_the_bounds_and_those_of_bce_are_known():
         criterion = SwarmLoss(spy, bounds=(0.0, 1.0), start=start, iterations=iterations)
         gradient(criterion, torch.rand(4, 3), torch.ones(4, 3))
     points = torch.cat(seen)
-    assert 0 <= points.min() and points.max() <= 1
+    assert points.min() >= 0 and points.max() <= 1
     assert SwarmLoss(nn.BCELoss()).bounds == (0.0, 1.0)
 
 
