@@ -1,11 +1,13 @@
 """SwarmLoss: a criterion whose gradient comes from evaluations."""
 
 import copy
+import pickle
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
@@ -302,7 +304,7 @@ def test_without_gradients_it_is_the_plain_loss_and_draws_nothing():
     with torch.no_grad():
         value = criterion(rows().requires_grad_(), labels())
     assert calls == [ROWS] and not value.requires_grad
-    assert not criterion.get_extra_state()
+    assert not len(criterion.get_extra_state())
     assert value == zero_one(rows(), labels()).mean()
 
 
@@ -320,8 +322,28 @@ def test_a_state_dict_carries_the_random_numbers():
     output, target = rows(), labels()
     criterion, fresh = SwarmLoss(zero_one), SwarmLoss(zero_one)
     gradient(criterion, output, target)
-    fresh.load_state_dict(criterion.state_dict())
-    assert torch.equal(gradient(criterion, output, target), gradient(fresh, output, target))
+    state = copy.deepcopy(criterion.state_dict())
+    fresh.load_state_dict(state)
+    following = gradient(criterion, output, target)
+    assert torch.equal(following, gradient(fresh, output, target))
+    criterion.load_state_dict(state)  # and back again
+    assert torch.equal(following, gradient(criterion, output, target))
+
+
+def test_a_model_that_holds_a_criterion_is_saved_as_safetensors(tmp_path):
+    model = nn.ModuleDict({"layer": nn.Linear(2, 2), "loss": SwarmLoss(zero_one)})
+    for _ in range(2):  # before and after the first draw
+        save_file(model.state_dict(), tmp_path / "model")
+        model.load_state_dict(load_file(tmp_path / "model"))
+        gradient(model["loss"], rows(), labels())
+
+
+def test_copies_and_pickles_go_on_with_the_same_bits():
+    criterion, output, target = SwarmLoss(zero_one), rows(), labels()
+    gradient(criterion, output, target)
+    others = copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))
+    following = gradient(criterion, output, target)
+    assert all(torch.equal(following, gradient(other, output, target)) for other in others)
 
 
 def test_inside_a_run_the_points_come_from_the_runs_seed(tmp_path):
@@ -337,6 +359,93 @@ def test_inside_a_run_the_points_come_from_the_runs_seed(tmp_path):
         for criterion in (used, fresh)
     ]  # fmt: skip
     assert all(torch.equal(best[0][name], best[1][name]) for name in best[0])
+
+
+# --- precision, edges ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ["regression", "covariance", "rank", "tie"])
+def test_autocast_does_not_blur_the_gradient(estimator):
+    output, target = 100 + rows(), 100 + rows(1)
+    expected = gradient(SwarmLoss(nn.MSELoss(), estimator=estimator), output, target)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradient(SwarmLoss(nn.MSELoss(), estimator=estimator), output, target)
+    assert (found - expected).norm() < 0.01 * expected.norm()
+
+
+def test_in_half_precision_losses_are_of_the_points_that_the_estimator_sees():
+    output, target = 5 * rows(shape=(200, 3)), rows(1, (200, 3))
+    expected = gradient(nn.MSELoss(), output, target)
+    criterion = SwarmLoss(nn.MSELoss(), estimator="regression", particles=60, spread=0.1)
+    found = gradient(criterion, output.bfloat16(), target.bfloat16()).float()
+    assert torch.cosine_similarity(found.flatten(), expected.flatten(), dim=0) > 0.995
+
+
+def test_a_batch_without_a_label_that_counts_has_no_gradient():
+    ignored = torch.full((ROWS,), -100)
+    for estimator in ("rank", "regression"):
+        criterion = SwarmLoss(nn.CrossEntropyLoss(), estimator=estimator)
+        assert not gradient(criterion, rows(), ignored).any()
+
+
+@pytest.mark.parametrize("scope", ["row", "entry", "batch"])
+def test_an_empty_batch_has_an_empty_gradient(scope):
+    loss = nn.MSELoss(reduction="sum")
+    assert gradient(SwarmLoss(loss, scope=scope), rows()[:0], rows()[:0]).shape == (0, CLASSES)
+
+
+def test_a_member_that_diverged_does_not_stop_a_run():
+    class Wild(nn.Module):
+        built = 0
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 1)
+            Wild.built += 1
+            if Wild.built == 2:
+                self.layer.weight.data.mul_(1e25)
+
+        def forward(self, x):
+            return self.layer(x)
+
+    x = rows(shape=(60, 4))
+    algorithm = ge.Independent(population=3, steps=5, batch_size=8)
+    losses = ge.fit(algorithm, Wild, SwarmLoss(nn.MSELoss()), (x, x[:, :1]), engine="loop").losses
+    assert losses.isfinite().tolist() == [True, True, False]
+
+
+def test_another_loss_may_take_the_place_of_the_first():
+    criterion = SwarmLoss(lambda output, target: output[:, 0])
+    gradient(criterion, rows(), labels())
+    criterion.loss = lambda output, target: -output[:, 0]
+    assert (gradient(criterion, rows(), labels())[:, 0] < 0).all()
+
+
+def test_what_is_lost_without_a_word_elsewhere_is_an_error_here():
+    output, target = rows().requires_grad_(), labels()
+    criterion = SwarmLoss(zero_one)
+    with pytest.raises(RuntimeError, match=r"outside of torch\.func's transforms"):
+        torch.func.vmap(lambda o: criterion(o, target))(output.expand(2, -1, -1))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(criterion(output, target), output, create_graph=True)
+
+
+def test_the_papers_setting_is_the_papers():
+    for criterion in (SwarmLoss.paper(nn.MSELoss()), ge.AdaSwarm.paper().criterion(nn.MSELoss())):
+        dynamics = criterion.dynamics
+        assert (dynamics.c1, dynamics.c2, dynamics.beta, criterion.eta) == (0.8, 0.9, 0.9, 0.1)
+        assert (criterion.scope, criterion.estimator, criterion.iterations) == ("batch", "near", 10)
+        assert criterion.evaluations == 110 and not dynamics.per_entry
+
+
+def test_adaswarm_hands_all_its_settings_to_the_swarm_and_keeps_a_wrapped_loss():
+    settings = {
+        "scope": "entry", "particles": 7, "iterations": 2, "dynamics": REMPSO(), "estimator": "tie",
+        "start": "range", "spread": 0.3, "bounds": (0.0, 2.0), "eta": 0.2,
+    }  # fmt: skip
+    criterion = ge.AdaSwarm(**settings).criterion(nn.MSELoss())
+    assert {name: getattr(criterion, name) for name in settings} == settings
+    assert ge.AdaSwarm().criterion(criterion) is criterion
 
 
 # --- errors -------------------------------------------------------------------------------
@@ -372,7 +481,7 @@ def test_nan_in_the_output_itself_is_nan_in_the_gradient_as_in_autograd():
         ("row", lambda o, t: o[:3].sum(1), r"one value a row.*got shape \(3,\)"),
         ("row", lambda o, t: 1.0, r"one value a row.*got float"),
         ("entry", lambda o, t: o.sum(1), r"one value an entry .*got \(120,\)"),
-        ("batch", lambda o, t: o.sum(1), r"one number for the batch .*got shape \(6,\).*'row'"),
+        ("batch", lambda o, t: o[:4], r"one number for the batch .*got shape \(4, 3\) for 6 rows"),
     ],
 )
 def test_a_wrong_shape_is_named_with_what_was_expected(scope, loss, message):
@@ -392,6 +501,8 @@ def test_a_wrong_shape_is_named_with_what_was_expected(scope, loss, message):
         ("spread", 0.0),
         ("eta", float("nan")),
         ("bounds", (1.0, 0.0)),
+        ("bounds", (0.0,)),
+        ("bounds", (0.0, float("inf"))),
     ],
 )
 def test_an_argument_out_of_range_is_refused_by_name(field, value):

@@ -37,3 +37,11 @@ def names(name: str, value: Any) -> None:
 def one_of(name: str, value: Any, choices: Collection[str]) -> None:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name}: must be one of {', '.join(choices)}, got {value!r}")
+
+
+def pair(name: str, value: Any) -> None:
+    known = isinstance(value, tuple | list) and len(value) == 2 and all(map(_is_number, value))
+    if not known or not value[0] < value[1]:
+        raise ValueError(
+            f"{name}: must be two finite numbers (low, high) with low < high, got {value!r}"
+        )

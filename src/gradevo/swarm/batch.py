@@ -16,7 +16,7 @@ class BatchLoss:
     """A loss of a whole batch, evaluated for many points: at once where `vmap` can, else in turn.
 
     Args:
-        loss: returns one number, in a tensor or plain.
+        loss: returns one number, in a tensor or plain, or one a row, of which the mean counts.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -28,13 +28,12 @@ class BatchLoss:
         value = self.loss(output, target)
         if not isinstance(value, Tensor):
             value = torch.as_tensor(value, device=output.device)
-        if value.numel() != 1:
+        if value.numel() != 1 and len(value) != len(output):
             raise ValueError(
-                "loss: must return one number for the batch with scope='batch', got shape "
-                f"{tuple(value.shape)}; a loss that returns one a row needs scope='row'"
+                "loss: must return one number for the batch with scope='batch', or one a row, "
+                f"of which the mean counts, got shape {tuple(value.shape)} for {len(output)} rows"
             )
-        value = value.reshape(())
-        return value if value.is_floating_point() else value.float()
+        return (value if value.is_floating_point() else value.float()).mean()
 
     def of_points(self, points: Tensor, target: Any) -> Tensor:
         """Losses of points `(n, rows, ...)`, as `(n,)`."""

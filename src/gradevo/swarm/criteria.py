@@ -81,7 +81,8 @@ class Criterion:
         if self.classwise and not target.is_floating_point():
             weights = self._weights(target)
             if self.reduction == "mean":
-                return 1 / weights.sum(), weights
+                total = weights.sum()
+                return torch.where(total > 0, 1 / total, 0.0), weights  # 0: no label counts
             return 1 / rows if self.reduction == "none" else 1.0, weights
         counted = entries if self.reduction in ("sum", "batchmean") else 1
         return counted / (1 if self.reduction == "sum" else rows), 1.0
@@ -125,4 +126,4 @@ def each_tensor(function: Callable[[Tensor], Tensor], target: Any) -> Any:
     """A function applied to a tensor, or to all tensors of a tree."""
     if isinstance(target, Tensor):
         return function(target)
-    return pytree.tree_map(function, target)
+    return pytree.tree_map_only(Tensor, function, target)

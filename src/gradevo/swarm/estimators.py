@@ -13,7 +13,8 @@ dims)`; the AdaSwarm paper writes w <- w + eta df/dw, so its sign is the opposit
 
 `regression` and `covariance` have a gradient's size. The others are directions: their size
 is that of the cloud, not that of the gradient. Where all losses are equal, the last four are
-exactly zero.
+exactly zero. Where the cloud is not centred on w, since its points were clipped to bounds, `rank`
+and `tie` contain the way from w to its middle: a pull inwards, which also helps flat losses.
 """
 
 import math
@@ -134,29 +135,24 @@ def rank(cloud: Cloud) -> Tensor:
     order = losses.sort(dim=1).values
     first = torch.searchsorted(order, losses)
     last = torch.searchsorted(order, losses, right=True)
-    weights = _rank_weights(n, losses.dtype, str(losses.device))[first, last]  # sums to 1
+    sums = _log_ranks(n, losses.dtype, str(losses.device))  # (n + 1,)
+    weights = (sums[last] - sums[first]) / (last - first)  # of each point, sums to 1
     return _away_from(cloud.w, weights, cloud.points, order[:, -1] > order[:, 0])
 
 
 def _away_from(w: Tensor, weights: Tensor, points: Tensor, informed: Tensor) -> Tensor:
     """w minus the weighted mean of the points; exactly 0 where all losses are equal."""
-    direction = w - torch.bmm(weights.unsqueeze(1), points)[:, 0]
+    direction = -torch.bmm(weights.unsqueeze(1), points - w.unsqueeze(1))[:, 0]
     return direction * informed.unsqueeze(1)  # NaN stays NaN
 
 
 @cache
-def _rank_weights(n: int, dtype: torch.dtype, device: str) -> Tensor:
-    """Weight of each of the points that share the ranks first .. last - 1, `[first, last]`.
-
-    Of rank k = 1 .. n alone it is log((n + 1) / 2) - log(k), cut at 0 and scaled to sum 1.
-    """
+def _log_ranks(n: int, dtype: torch.dtype, device: str) -> Tensor:
+    """Running sums of the weights log((n + 1) / 2) - log(rank), cut at 0 and scaled to sum 1."""
     ranks = torch.arange(1, n + 1, dtype=torch.float64)
     weights = (math.log((n + 1) / 2) - ranks.log()).clamp(min=0)
     weights = weights / weights.sum() if n > 1 else torch.ones(1, dtype=torch.float64)
-    sums = torch.cat([weights.new_zeros(1), weights.cumsum(0)])  # (n + 1,)
-    places = torch.arange(n + 1)
-    counts = (places - places.unsqueeze(1)).clamp(min=1)
-    return ((sums - sums.unsqueeze(1)) / counts).to(device, dtype)
+    return torch.cat([weights.new_zeros(1), weights.cumsum(0)]).to(device, dtype)
 
 
 def tie(cloud: Cloud) -> Tensor:

@@ -74,6 +74,10 @@ def gradient(
     cloud = visit(
         lambda x: evaluated(f, x), flat, x, dynamics or EMPSO(), iterations, generator, eta=eta
     )
+    if not bool(cloud.losses.isfinite().any(dim=1).all()):
+        raise ValueError(
+            "f: must be finite for at least one point around each w, got NaN or infinity for all"
+        )
     return Estimate(ESTIMATORS[estimator](cloud).view_as(w), n * (iterations + 1))
 
 

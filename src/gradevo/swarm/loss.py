@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from gradevo.randomness import ambient
 from gradevo.swarm.batch import Batches, BatchLoss
@@ -23,7 +24,7 @@ from gradevo.swarm.estimators import ESTIMATORS, OF_SWARM, SIZED, Cloud
 from gradevo.swarm.gradient import around, visit
 from gradevo.swarm.scopes import Entries, Rows, Scope, checked_rows, part
 from gradevo.swarm.search import Box
-from gradevo.validation import at_least, one_of, positive
+from gradevo.validation import at_least, one_of, pair, positive
 
 SCOPES = {"row": Rows, "entry": Entries, "batch": Batches}
 
@@ -31,9 +32,9 @@ SCOPES = {"row": Rows, "entry": Entries, "batch": Batches}
 class SwarmLoss(nn.Module):
     """A criterion whose gradient comes from evaluations of a loss, differentiable or not.
 
-    Its value is the loss's own. `backward` gives every output the ascent direction that
-    evaluated points around it show, times the upstream gradient. Under `torch.no_grad` only the
-    value is computed.
+    Its value is the loss's own. Every output gets as its gradient the ascent direction that
+    evaluated points around it show, times the upstream gradient. Points are evaluated in the
+    forward call; under `torch.no_grad` only the value is.
 
     Args:
         loss: a criterion of `torch.nn` or a function of `torch.nn.functional`, of which rows
@@ -94,9 +95,9 @@ class SwarmLoss(nn.Module):
         self.start, self.spread, self.eta, self.seed = start, spread, eta, seed
         self.bounds = (0.0, 1.0) if bounds is None and isinstance(loss, nn.BCELoss) else bounds
         self._check()
-        self._of_batch = BatchLoss(loss)
-        self._of_rows = None if isinstance(loss, nn.Module) else Criterion.of(loss)
-        self._generators: dict[torch.device, Generator] = {}
+        self._known: tuple[Loss, Criterion | BatchLoss] | None = None
+        self._random: Generator | None = None
+        self._random_state: Tensor | None = None  # of a state dict, until it is known where
         self._lost: Tensor | None = None  # on an accelerator: what the last call found
 
     @classmethod
@@ -122,14 +123,18 @@ class SwarmLoss(nn.Module):
         at_least("iterations", self.iterations, 0)
         positive("spread", self.spread)
         positive("eta", self.eta)
-        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
-            raise ValueError(f"bounds: must be (low, high) with low < high, got {self.bounds}")
+        if self.dynamics is not None and not isinstance(self.dynamics, Dynamics):
+            raise TypeError(
+                f"dynamics: must be a config, EMPSO() for example, got {self.dynamics!r}"
+            )
+        if self.bounds is not None:
+            pair("bounds", self.bounds)
         if self.start == "range" and self.bounds is None:
             raise ValueError("start: 'range' needs bounds=(low, high), got none")
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the loss that one backward costs, for each row (batch) of outputs."""
+        """Evaluations of the loss that a training step costs, for each row (batch) of outputs."""
         return self.particles * (self.iterations + 1)
 
     def forward(self, output: Tensor, target: Any) -> Tensor:
@@ -139,6 +144,7 @@ class SwarmLoss(nn.Module):
             output: `(rows, ...)`.
             target: a tensor, or a tree of tensors, with as many rows.
         """
+        refuse_transforms(output)
         criterion = self._criterion()
         with torch.no_grad():
             value = self._value(criterion, output, target)
@@ -167,9 +173,12 @@ class SwarmLoss(nn.Module):
 
     def _criterion(self) -> Criterion | BatchLoss:
         """The loss, as it can be asked; a module is asked for its settings every time."""
-        if self.scope == "batch":
-            return self._of_batch
-        return self._of_rows or Criterion.of(self.loss)
+        if self._known is None or self._known[0] is not self.loss:
+            asked = BatchLoss(self.loss) if self.scope == "batch" else Criterion.of(self.loss)
+            self._known = self.loss, asked
+        if isinstance(self.loss, nn.Module) and self.scope != "batch":
+            return Criterion.of(self.loss)
+        return self._known[1]
 
     def _value(self, criterion: Criterion | BatchLoss, output: Tensor, target: Any) -> Tensor:
         """The loss as it is: reduced by itself, or the mean of what it says about rows."""
@@ -190,11 +199,16 @@ class SwarmLoss(nn.Module):
             return torch.cat(
                 [self._gradient(criterion, outputs[i], part(targets, i)) for i in members]
             )
+        if outputs.numel() == 0:
+            return torch.zeros_like(outputs)
         scope = SCOPES[self.scope](criterion, outputs, targets)
         generator = self._generator(outputs.device)
-        cloud = self._cloud(scope, self._starts(scope.w, len(outputs), generator), generator)
-        self._refuse_lost(cloud)
-        return scope.gradient(ESTIMATORS[self.estimator](cloud), self.estimator in SIZED)
+        x = self._starts(scope.w, len(outputs), generator)
+        cloud = self._cloud(scope, x.to(outputs.dtype).to(x.dtype), generator)
+        with torch.autocast(outputs.device.type, enabled=False):
+            direction = ESTIMATORS[self.estimator](cloud)
+            direction = self._without_lost(cloud, direction)
+            return scope.gradient(direction, self.estimator in SIZED)
 
     def _cloud(self, scope: Scope, x: Tensor, generator: Generator | None) -> Cloud:
         if not self.iterations and self.estimator not in OF_SWARM:
@@ -219,21 +233,25 @@ class SwarmLoss(nn.Module):
             return around(middle, self.particles, (high - low) / 2, generator)
         return around(w, self.particles, self.spread * (high - low), generator).clamp_(low, high)
 
-    def _refuse_lost(self, cloud: Cloud) -> None:
+    def _without_lost(self, cloud: Cloud, direction: Tensor) -> Tensor:
         """NaN for some points is survived; for all of them around a finite output it is an error.
 
-        An accelerator is not waited for: there the answer is read at the next call.
+        In a run it is the member's: its gradient becomes NaN, and the run deals with it. An
+        accelerator is not waited for: there the answer is read at the next call.
         """
         on_cpu = cloud.w.device.type == "cpu"
         if on_cpu and math.isfinite(cloud.losses.sum().item()):
-            return
+            return direction
         lost = ~cloud.losses.isfinite().any(dim=1) & cloud.w.isfinite().all(dim=1)
+        if ambient():
+            return direction.masked_fill(lost.unsqueeze(1), torch.nan)
         answer, self._lost = (lost.sum(), None) if on_cpu else (self._lost, lost.sum())
         if answer is not None and int(answer):
             raise ValueError(
                 f"loss: must be finite for at least one point around each output, got NaN or "
                 f"infinity for all {cloud.losses.shape[1]} points of {int(answer)} swarms"
             )
+        return direction
 
     # --- random numbers ------------------------------------------------------------------
 
@@ -241,20 +259,23 @@ class SwarmLoss(nn.Module):
         """Our own random numbers; inside a run None, torch's global stream, which is the run's."""
         if ambient():
             return None
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device).manual_seed(self.seed)
-        return self._generators[device]
+        if self._random is None or self._random.device != device:
+            self._random = torch.Generator(device).manual_seed(self.seed)
+            state, self._random_state = self._random_state, None
+            if state is not None and len(state) == len(self._random.get_state()):
+                self._random.set_state(state)
+        return self._random
 
-    def get_extra_state(self) -> dict[str, Tensor]:
+    def get_extra_state(self) -> Tensor:
         """Where the random numbers are: part of the state dict, so that resume is exact."""
-        return {str(device): g.get_state() for device, g in self._generators.items()}
+        if self._random is not None:
+            return self._random.get_state()
+        nothing = torch.empty(0, dtype=torch.uint8)
+        return nothing if self._random_state is None else self._random_state
 
-    def set_extra_state(self, state: dict[str, Tensor]) -> None:
-        """Go on with the random numbers of a state dict."""
-        for name, numbers in state.items():
-            device = torch.device(name)
-            self._generators[device] = torch.Generator(device)
-            self._generators[device].set_state(numbers)
+    def set_extra_state(self, state: Tensor) -> None:
+        """Go on with the random numbers of a state dict, on the kind of device they come from."""
+        self._random, self._random_state = None, state.cpu().clone() if len(state) else None
 
     def extra_repr(self) -> str:
         known = "" if isinstance(self.loss, nn.Module) else f"{self.loss!r}, "
@@ -262,6 +283,15 @@ class SwarmLoss(nn.Module):
             f"{known}scope={self.scope}, estimator={self.estimator}, particles={self.particles}, "
             f"iterations={self.iterations}, start={self.start}, spread={self.spread}, "
             f"bounds={self.bounds}, eta={self.eta}, dynamics={self.dynamics}"
+        )
+
+
+def refuse_transforms(output: Tensor) -> None:
+    """Under vmap or grad of torch.func the swarm's gradient would be lost without a word."""
+    if is_functorch_wrapped_tensor(output):
+        raise RuntimeError(
+            "SwarmLoss: must be called outside of torch.func's transforms, got an output within "
+            "one; for stacked members there is of_members"
         )
 
 
@@ -275,6 +305,8 @@ class _Given(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("SwarmLoss: has no second derivative, got create_graph=True")
         (gradient,) = ctx.saved_tensors
         factor = upstream[0]
         if factor.dim():
