@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
+from gradevo.algorithms.adaswarm import AdaSwarm
 from gradevo.cli import main
+from gradevo.methods import method as method_by_name
 
 COMMON = ["--steps", "20", "--population", "3", "--generations", "1", "--engine", "loop"]
 
@@ -97,6 +100,24 @@ def test_train_takes_a_loss_by_name_and_reports_it_on_test_rows(
     if loss == "zero-one":
         assert outcome["loss"] == pytest.approx(1 - outcome["accuracy"])
     assert 0 <= outcome["loss"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("loss", "scope", "bounds"),
+    [("cross-entropy", "row", None), ("mae", "row", (0.0, 1.0)), ("f1", "batch", (0.0, 1.0))],
+)
+def test_what_the_loss_is_decides_how_the_swarm_searches(loss, scope, bounds) -> None:
+    algorithm = method_by_name("adaswarm", loss, steps=10, population=3, generations=1).algorithm
+    assert isinstance(algorithm, AdaSwarm)
+    assert (algorithm.scope, algorithm.bounds) == (scope, bounds)
+    assert algorithm.steps == 2 * 3 * 10  # one run at the cost of the population
+
+
+def test_the_papers_method_takes_the_papers_network(tmp_path: Path) -> None:
+    arguments = ["train", "iris", "--method", "adaswarm-paper", "--loss", "mae", *COMMON]
+    main([*arguments, "--out", str(tmp_path / "run"), "--json"])
+    tensors = load_file(tmp_path / "run" / "result.safetensors")
+    assert any(tensor.shape[1:] == (10, 4) for tensor in tensors.values())  # one hidden layer of 10
 
 
 def test_compare_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:

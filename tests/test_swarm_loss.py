@@ -278,6 +278,30 @@ def test_targets_may_be_a_tree_of_tensors():
     assert not found[1].any() and found[0].any()
 
 
+def test_the_value_of_an_unreduced_loss_is_its_mean_over_rows_and_entries():
+    output, target = rows(), rows(1)
+    assert SwarmLoss(lambda o, t: (o - t) ** 2)(output, target) == F.mse_loss(output, target)
+    summed = SwarmLoss(lambda o, t: (o - t).square().sum(dim=1))(output, target)
+    torch.testing.assert_close(summed, (output - target).square().sum() / ROWS)
+
+
+@pytest.mark.parametrize("low_high", [(0.0, 1.0), (-3.0, 7.0)])
+@pytest.mark.parametrize("start", ["output", "range"])
+def test_spread_counts_in_the_width_of_the_bounds_and_range_is_all_of_it(start, low_high):
+    low, high = low_high
+    seen = []
+
+    def spy(output, target):
+        seen.append(output)
+        return output.square()
+
+    middle = torch.full((50, 2), (low + high) / 2)
+    criterion = SwarmLoss(spy, bounds=low_high, start=start, spread=0.1, particles=40)
+    gradient(criterion, middle, middle)
+    reach = (seen[-1] - middle[0, 0]).abs().max() / (high - low)
+    assert 0.95 * (0.1 if start == "output" else 0.5) < reach <= (0.1 if start == "output" else 0.5)
+
+
 # --- dtypes, modes, randomness ----------------------------------------------------------------
 
 
