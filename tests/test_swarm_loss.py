@@ -513,6 +513,19 @@ def test_a_wrong_shape_is_named_with_what_was_expected(scope, loss, message):
         gradient(SwarmLoss(loss, scope=scope), rows(), rows())
 
 
+@pytest.mark.parametrize("target", [rows()[0], rows()[:4], {"of": rows()[:4]}, torch.tensor(1.0)])
+def test_a_target_with_another_number_of_rows_is_named(target):
+    criterion = SwarmLoss(lambda output, target: output.sum(dim=1))
+    with pytest.raises(ValueError, match=r"^target: must have a row for each of the 6 rows"):
+        gradient(criterion, rows(), target)
+
+
+@pytest.mark.parametrize("target", [None, 3, (rows(), 2.0)])
+def test_a_target_may_hold_what_is_no_tensor(target):
+    criterion = SwarmLoss(lambda output, target: output.square().sum(dim=1))
+    assert gradient(criterion, rows(), target).any()
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -127,3 +127,17 @@ def each_tensor(function: Callable[[Tensor], Tensor], target: Any) -> Any:
     if isinstance(target, Tensor):
         return function(target)
     return pytree.tree_map_only(Tensor, function, target)
+
+
+def check_target(target: Any, rows: int) -> None:
+    """Refuse a target of which some tensor has not a row for each row of the output.
+
+    Raises:
+        ValueError: says the shape that it has.
+    """
+    for leaf in [target] if isinstance(target, Tensor) else pytree.tree_leaves(target):
+        if isinstance(leaf, Tensor) and (leaf.dim() == 0 or len(leaf) != rows):
+            raise ValueError(
+                f"target: must have a row for each of the {rows} rows of the output, got shape "
+                f"{tuple(leaf.shape)}"
+            )

@@ -18,7 +18,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from gradevo.randomness import ambient
 from gradevo.swarm.batch import Batches, BatchLoss
-from gradevo.swarm.criteria import Criterion, Loss, each_tensor
+from gradevo.swarm.criteria import Criterion, Loss, check_target, each_tensor
 from gradevo.swarm.dynamics import EMPSO, Dynamics
 from gradevo.swarm.estimators import ESTIMATORS, OF_SWARM, SIZED, Cloud
 from gradevo.swarm.gradient import around, visit
@@ -146,6 +146,8 @@ class SwarmLoss(nn.Module):
         """
         refuse_transforms(output)
         criterion = self._criterion()
+        if self.scope != "batch":
+            check_target(target, len(output))
         with torch.no_grad():
             value = self._value(criterion, output, target)
         if not (torch.is_grad_enabled() and output.requires_grad):
