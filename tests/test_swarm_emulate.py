@@ -78,7 +78,10 @@ def test_w_trails_gbest_by_a_factor_of_015_an_iteration():
 
 def test_the_gradient_is_never_that_of_the_function():
     """f is only evaluated: where it jumps and has no slope at all, w still arrives."""
-    steps = lambda x: x.abs().mul(4).ceil().sum(dim=1)  # noqa: E731
+
+    def steps(x):
+        return x.abs().mul(4).ceil().sum(dim=1)
+
     run = emulate(steps, bounds=([-3.0], [2.5]), w0=tensor([2.5]), iterations=60, swarms=20)
     assert float((run.settled(1.0, minimum=0.0) < 60).double().mean()) == 1
 

@@ -206,7 +206,10 @@ def test_a_function_without_a_finite_value_at_the_start_is_refused(bad):
 def test_a_swarm_that_started_badly_does_not_spoil_the_others():
     alone = torch.rand(1, 20, 2, generator=generator_from(0))
     x0 = torch.cat([alone, alone + 9])
-    f = lambda x: torch.where(x[:, 0] > 8, math.nan, bowl(x))  # noqa: E731
+
+    def f(x):
+        return torch.where(x[:, 0] > 8, math.nan, bowl(x))
+
     found = minimize(f, x0=x0, iterations=100)
     assert float(found.value[0]) < 1e-3
     assert float(found.value[1]) == math.inf

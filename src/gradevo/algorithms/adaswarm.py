@@ -20,8 +20,8 @@ from gradevo.algorithms.independent import Independent, IndependentState
 from gradevo.population import Loss
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
-from gradevo.swarm.dynamics import EMPSO, Dynamics
-from gradevo.swarm.loss import SwarmLoss
+from gradevo.swarm.dynamics import Dynamics
+from gradevo.swarm.loss import PAPER, SwarmLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +81,7 @@ class AdaSwarm(LearningConfig):
 
         The network that goes with it has one hidden layer of 10 and sigmoid outputs.
         """
-        setting: dict[str, Any] = {
-            "scope": "batch", "particles": 10, "iterations": 10, "estimator": "near",
-            "dynamics": EMPSO(c1=0.8, c2=0.9, beta=0.9, per_entry=False), "eta": 0.1,
-            "bounds": (0.0, 1.0),
-        }  # fmt: skip
-        return cls(**{**setting, **changes})
+        return cls(**{**PAPER, "bounds": (0.0, 1.0), **changes})
 
     @property
     def evaluations(self) -> int:

@@ -26,6 +26,10 @@ from gradevo.swarm.scopes import Entries, Rows, Scope, checked_rows, part
 from gradevo.swarm.search import Box
 from gradevo.validation import at_least, one_of, pair, positive
 
+PAPER: dict[str, Any] = {
+    "scope": "batch", "particles": 10, "iterations": 10, "estimator": "near",
+    "dynamics": EMPSO(c1=0.8, c2=0.9, beta=0.9, per_entry=False), "eta": 0.1,
+}  # fmt: skip
 SCOPES = {"row": Rows, "entry": Entries, "batch": Batches}
 
 
@@ -107,11 +111,7 @@ class SwarmLoss(nn.Module):
         The joint swarm of a loss that is a mean over rows is this one; the loss is evaluated on
         whole batches. `changes` are arguments of the class.
         """
-        setting: dict[str, Any] = {
-            "scope": "batch", "particles": 10, "iterations": 10, "estimator": "near",
-            "dynamics": EMPSO(c1=0.8, c2=0.9, beta=0.9, per_entry=False), "eta": 0.1,
-        }  # fmt: skip
-        return cls(loss, **{**setting, **changes})
+        return cls(loss, **{**PAPER, **changes})
 
     def _check(self) -> None:
         if not callable(self.loss):
