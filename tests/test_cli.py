@@ -104,7 +104,7 @@ def test_train_takes_a_loss_by_name_and_reports_it_on_test_rows(
 
 @pytest.mark.parametrize(
     ("loss", "scope", "bounds"),
-    [("cross-entropy", "row", None), ("mae", "row", (0.0, 1.0)), ("f1", "batch", (0.0, 1.0))],
+    [("cross-entropy", "row", None), ("mae", "auto", (0.0, 1.0)), ("f1", "batch", (0.0, 1.0))],
 )
 def test_what_the_loss_is_decides_how_the_swarm_searches(loss, scope, bounds) -> None:
     algorithm = method_by_name("adaswarm", loss, steps=10, population=3, generations=1).algorithm

@@ -180,7 +180,8 @@ def test_the_papers_setting_is_the_papers():
 def test_adaswarm_hands_all_its_settings_to_the_swarm_and_keeps_a_wrapped_loss():
     settings = {
         "scope": "entry", "particles": 7, "iterations": 2, "dynamics": REMPSO(), "estimator": "tie",
-        "start": "range", "spread": 0.3, "bounds": (0.0, 2.0), "eta": 0.2,
+        "start": "range", "spread": 0.3, "bounds": (0.0, 2.0), "saturating": False,
+        "eta": 0.2,
     }  # fmt: skip
     criterion = ge.AdaSwarm(**settings).criterion(nn.MSELoss())
     assert {name: getattr(criterion, name) for name in settings} == settings

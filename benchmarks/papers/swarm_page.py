@@ -19,7 +19,7 @@ import swarm_unwrap
 from common import RAW
 from gadam_page import table
 from swarm_data import NAMES
-from swarm_tables import BATCH, HIDDEN, OPTIMISERS
+from swarm_tables import BATCH, CHOICES, CHOSEN_ON, HIDDEN, OPTIMISERS
 
 from gradevo.compare import paired_p
 
@@ -218,6 +218,23 @@ def _gap(ours: Row, other: Row, measure: str) -> float:
     return statistics.mean(ours[measure]) - statistics.mean(other[measure])
 
 
+def choices(rows: list[Row]) -> str:
+    """Settings of the swarm on tuning rows: means over data sets and splits."""
+    columns = [(scale, loss) for scale in ("raw", "standardised") for loss in LOSSES]
+    heads = ["setting", *[f"{LOSSES[loss]}, {scale}" for scale, loss in columns]]
+    body = []
+    for method in CHOICES:
+        cells = []
+        for scale, loss in columns:
+            found = _by(rows, "method", scale=scale, loss=loss)
+            mine = [found[d, method] for d in CHOSEN_ON if (d, method) in found]
+            whole = len(mine) == len(CHOSEN_ON)
+            cells.append(f"{statistics.mean(statistics.mean(row['accuracy']) for row in mine):.1f}"
+                         if whole else "")  # fmt: skip
+        body.append([method, *cells])
+    return table(heads, body)
+
+
 # --- losses without a gradient -------------------------------------------------------------
 
 
@@ -306,6 +323,7 @@ def main() -> None:
         "supplement": ("functions", supplement),
         "quality": ("quality", swarm_quality.section),
         "accuracies": ("tables", lambda rows: accuracies(rows, printed)),
+        "choices": ("choices", choices),
         "values": ("values", without_gradient),
         "unwrap": ("unwrap", swarm_unwrap.section),
         "cost": ("cost", swarm_cost.section),

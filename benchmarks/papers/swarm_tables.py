@@ -2,11 +2,11 @@
 
     python benchmarks/papers/swarm_tables.py tables --data-dir DIR [--jobs 2]
     python benchmarks/papers/swarm_tables.py values --data-dir DIR [--jobs 2]
-    python benchmarks/papers/swarm_tables.py tables --part tuning --out FILE ...
+    python benchmarks/papers/swarm_tables.py choices --data-dir DIR [--jobs 2]
 
 Ten splits train side by side, each with its own network, stacked in one: the paper's, with one
 hidden layer of 10 and sigmoid outputs. Every method sees the same splits, start weights and
-batches.
+batches. `choices` compares settings of the swarm on tuning rows: why the default is what it is.
 """
 
 import argparse
@@ -48,7 +48,7 @@ OPTIMISERS: dict[str, tuple[str, dict[str, Any], str]] = {
     "AMSGrad": ("Adam", {"amsgrad": True}, "plain"),
     "Adam": ("Adam", {}, "plain"),
     "AdaSwarm (paper)": ("Adam", {}, "joint"),
-    "AdaSwarm": ("Adam", {}, "rows"),
+    "AdaSwarm": ("Adam", {}, "default"),
 }  # name: class of torch.optim at its default rate, options, whose gradient
 
 
@@ -147,12 +147,24 @@ def joint(criterion: Callable[..., Tensor]) -> MemberLosses:
     return losses
 
 
-def by_rows(criterion: Callable[..., Tensor]) -> MemberLosses:
-    """The default: one swarm a row, by rank, one shot."""
-    return SwarmLoss(criterion, bounds=(0.0, 1.0)).of_members
+def swarm(criterion: Callable[..., Tensor], **setting: Any) -> MemberLosses:
+    """One shot of points around outputs; all else the default."""
+    return SwarmLoss(criterion, bounds=(0.0, 1.0), **setting).of_members
 
 
-GRADIENTS = {"plain": plain, "joint": joint, "rows": by_rows}
+GRADIENTS = {"plain": plain, "joint": joint, "default": swarm}
+CHOICES: dict[str, dict[str, Any] | None] = {
+    "Adam, the loss's own gradient": None,
+    "a swarm an entry, tie, spread 1 (default)": {},
+    "the same, rank": {"estimator": "rank"},
+    "the same, spread 0.5": {"spread": 0.5},
+    "the same, not divided by the slope": {"saturating": False},
+    "a swarm a row, tie, spread 1": {"scope": "row", "estimator": "tie", "spread": 1.0},
+    "a swarm a row, rank, spread 1": {"scope": "row", "spread": 1.0},
+    "a swarm a row, rank, spread 0.5": {"scope": "row"},
+    "the same, not divided": {"scope": "row", "saturating": False},
+}
+CHOSEN_ON = ("iris", "wisconsin_breast_cancer", "wheat_seeds", "heart_disease")
 
 
 @torch.no_grad()
@@ -178,7 +190,7 @@ def work(task: Task) -> Task:
     torch.set_num_threads(1)
     folder = Path(task["dir"])
     data = load(task["data"], folder, task["scale"], SEEDS, task["part"])
-    result = _tables(task, data) if task["table"] == "tables" else _values(task, data)
+    result = TABLES[task["table"]](task, data)
     return {"task": {k: v for k, v in task.items() if k != "dir"}, **result}
 
 
@@ -186,6 +198,12 @@ def _tables(task: Task, data: Splits) -> dict[str, Any]:
     name, options, gradient = OPTIMISERS[task["optimiser"]]
     losses = GRADIENTS[gradient](CRITERIA[task["loss"]])
     return train(data, (name, options), losses, one_hot=True)
+
+
+def _choices(task: Task, data: Splits) -> dict[str, Any]:
+    setting, criterion = CHOICES[task["method"]], CRITERIA[task["loss"]]
+    losses = plain(criterion) if setting is None else swarm(criterion, **setting)
+    return train(data, ("Adam", {}), losses, one_hot=True)
 
 
 def quantised(output: Tensor, label: Tensor) -> Tensor:
@@ -222,8 +240,12 @@ def _values(task: Task, data: Splits) -> dict[str, Any]:
     return train(data, ("Adam", {}), each, one_hot=False)
 
 
+TABLES = {"tables": _tables, "values": _values, "choices": _choices}
+
+
 def tasks(args: argparse.Namespace) -> list[Task]:
-    common = {"table": args.table, "part": args.part, "steps": STEPS, "dir": args.data_dir}
+    part = "tuning" if args.table == "choices" else "test"
+    common = {"table": args.table, "part": part, "steps": STEPS, "dir": args.data_dir}
     names = args.data.split(",") if args.data else list(NAMES)
     scales = args.scales.split(",")
     if args.table == "values":
@@ -232,6 +254,11 @@ def tasks(args: argparse.Namespace) -> list[Task]:
         return [
             {"data": d, "scale": s, "method": m, **common}
             for s in scales for d in names for m in methods
+        ]  # fmt: skip
+    if args.table == "choices":
+        return [
+            {"data": d, "scale": s, "loss": c, "method": m, **common}
+            for m in CHOICES for s in scales for c in CRITERIA for d in CHOSEN_ON
         ]  # fmt: skip
     methods = args.methods.split(";") if args.methods else list(OPTIMISERS)
     return [
@@ -242,9 +269,8 @@ def tasks(args: argparse.Namespace) -> list[Task]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("table", choices=("tables", "values"))
+    parser.add_argument("table", choices=tuple(TABLES))
     parser.add_argument("--data-dir", required=True, help="folder of the CSV files")
-    parser.add_argument("--part", choices=("test", "tuning"), default="test")
     parser.add_argument("--scales", default="raw,standardised")
     parser.add_argument("--data", help="names separated by commas; default: all")
     parser.add_argument("--methods", help="names separated by semicolons; default: all")
@@ -256,7 +282,7 @@ def main() -> None:
         task = row["task"]
         score = sum(row["accuracy"]) / len(row["accuracy"])
         macro = sum(row["f1"]) / len(row["f1"])
-        what = task.get("method") or f"{task['loss']}, {task['optimiser']}"
+        what = f"{task.get('loss', '')} {task.get('method') or task['optimiser']}"
         name = f"{task['data']:24} {task['scale']:12} {what:26}"
         print(f"{name} {score:6.2f} {macro:6.2f} {row['seconds']}", flush=True)
 

@@ -79,9 +79,13 @@ def f1(output: Tensor, label: Tensor) -> Tensor:
 
 LOSSES = {
     "cross-entropy": Named(nn.CrossEntropyLoss(), False, "row", True, "of the softmax"),
-    "bce": Named(OneHot(functional.binary_cross_entropy), True, "row", True, "a class at a time"),
-    "mse": Named(OneHot(functional.mse_loss), True, "row", True, "squared error of one-hot labels"),
-    "mae": Named(OneHot(functional.l1_loss), True, "row", True, "absolute error of one-hot labels"),
+    "bce": Named(OneHot(functional.binary_cross_entropy), True, "auto", True, "a class at a time"),
+    "mse": Named(
+        OneHot(functional.mse_loss), True, "auto", True, "squared error of one-hot labels"
+    ),
+    "mae": Named(
+        OneHot(functional.l1_loss), True, "auto", True, "absolute error of one-hot labels"
+    ),
     "zero-one": Named(zero_one, True, "row", False, "share of rows that are wrong"),
     "f1": Named(f1, True, "batch", False, "1 - macro F1 of the batch"),
 }

@@ -34,14 +34,17 @@ class AdaSwarm(LearningConfig):
     Attributes:
         population: networks trained beside each other, each early-stopped on validation.
         generations: how many times `steps`; the optimiser's state is carried on.
-        scope: one swarm a "row", an "entry" or a "batch" of outputs.
+        scope: one swarm a "row", an "entry" or a "batch" of outputs; "auto": see `SwarmLoss`.
         particles: points a swarm; None: 20, for the batch 100.
         iterations: moves of a swarm; 0 is one shot.
         dynamics: how particles move; None: EMPSO.
-        estimator: of the gradient, one of `gradevo.swarm.ESTIMATORS`.
+        estimator: of the gradient, one of `gradevo.swarm.ESTIMATORS`; None: "rank", for entries
+            "tie".
         start: where points start: around the "output", or anywhere in the "range" of the bounds.
-        spread: half the width of the cube of first points, as a share of the bounds' width.
+        spread: half the width of the cube of first points, as a share of the bounds' width;
+            None: 0.5, for entries 1.
         bounds: range of the outputs, (0, 1) for probabilities; None: unknown.
+        saturating: outputs approach the bounds through a sigmoid; None: autograd's graph tells.
         eta: the paper's learning rate in its estimators.
 
     Raises:
@@ -59,14 +62,15 @@ class AdaSwarm(LearningConfig):
     optimizer: str | type[Optimizer] = "Adam"
     lr: float = 1e-3
     checks: int = 20
-    scope: str = "row"
+    scope: str = "auto"
     particles: int | None = None
     iterations: int = 0
     dynamics: Dynamics | None = None
-    estimator: str = "rank"
+    estimator: str | None = None
     start: Literal["output", "range"] = "output"
-    spread: float = 0.5
+    spread: float | None = None
     bounds: tuple[float, float] | None = None
+    saturating: bool | None = None
     eta: float = 0.1
 
     def __post_init__(self) -> None:
@@ -103,6 +107,7 @@ class AdaSwarm(LearningConfig):
             start=self.start,
             spread=self.spread,
             bounds=self.bounds,
+            saturating=self.saturating,
             eta=self.eta,
         )
 

@@ -173,3 +173,4 @@ ESTIMATORS: dict[str, Estimator] = {
 }
 SIZED = ("regression", "covariance")  # these have a gradient's size, and so contain row weights
 OF_SWARM = ("near", "starred")  # these need the swarm itself, not only the points
+DIRECTIONS = ("rank", "tie")  # these have the size of the cloud, whatever the losses are

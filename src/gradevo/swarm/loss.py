@@ -4,13 +4,14 @@ The swarm searches the network's *outputs*, not its weights: dE/dy^ is estimated
 the loss alone, and the chain rule goes on through the network as always (eqs. 24, 25).
 
 Deviations from Mohapatra et al.: points start around the output, not around the target, which
-would leak the answer; each row has a swarm of its own unless the scope is the batch; the
-default estimator weighs points by rank, in one shot, which trains better than gbest alone at a
-fifth of the evaluations. `SwarmLoss.paper` is the paper's setting.
+would leak the answer; each entry, or row, has a swarm of its own unless the scope is the batch; the
+default looks at points in one shot, which trains better than the paper's swarm at a fifth of the
+evaluations; where outputs are bounded, its directions are meant for what goes into the sigmoid.
+`SwarmLoss.paper` is the paper's setting.
 """
 
 import math
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,8 +21,9 @@ from gradevo.randomness import ambient
 from gradevo.swarm.batch import Batches, BatchLoss
 from gradevo.swarm.criteria import Criterion, Loss, check_target, each_tensor
 from gradevo.swarm.dynamics import EMPSO, Dynamics
-from gradevo.swarm.estimators import ESTIMATORS, OF_SWARM, SIZED, Cloud
+from gradevo.swarm.estimators import DIRECTIONS, ESTIMATORS, OF_SWARM, SIZED, Cloud
 from gradevo.swarm.gradient import around, visit
+from gradevo.swarm.saturation import saturates, slope
 from gradevo.swarm.scopes import Entries, Rows, Scope, checked_rows, part
 from gradevo.swarm.search import Box
 from gradevo.validation import at_least, one_of, pair, positive
@@ -31,6 +33,21 @@ PAPER: dict[str, Any] = {
     "dynamics": EMPSO(c1=0.8, c2=0.9, beta=0.9, per_entry=False), "eta": 0.1,
 }  # fmt: skip
 SCOPES = {"row": Rows, "entry": Entries, "batch": Batches}
+
+
+class Search(NamedTuple):
+    """How a swarm looks around an output."""
+
+    particles: int
+    estimator: str
+    spread: float
+
+
+DEFAULTS = {  # measured on tuning rows: docs/results/swarm.md
+    "entry": Search(20, "tie", 1.0),
+    "row": Search(20, "rank", 0.5),
+    "batch": Search(100, "rank", 0.5),
+}
 
 
 class SwarmLoss(nn.Module):
@@ -46,18 +63,22 @@ class SwarmLoss(nn.Module):
             `(rows,)`, or a value for every entry, `(rows, ...)`, of which the mean counts. It is
             called with more rows than the batch has, each row with its own target. With
             scope="batch": returns one number for the batch.
-        scope: "row": one swarm a row; "entry": one swarm an entry, for losses that value
-            every entry alone; "batch": one swarm for all outputs of the batch (F1, AUC).
+        scope: "entry": one swarm an entry, for losses that value every entry alone; "row": one
+            swarm a row; "batch": one swarm for all outputs of the batch (F1, AUC). "auto": an
+            entry for criteria of torch that compare entry by entry, else a row.
         particles: points a swarm; default 20, for the batch 100.
         iterations: moves of the swarm after the first points; 0 is one shot.
         dynamics: how particles move; default `EMPSO()`.
-        estimator: one of `gradevo.swarm.ESTIMATORS`; "rank" is the best all-round, "tie" suits
-            losses that are constant in pieces.
+        estimator: one of `gradevo.swarm.ESTIMATORS`; default "rank", for entries "tie".
         start: "output": around the current output; "range": anywhere within `bounds`.
         spread: half the width of the cube in which points start: a share of the width of the
-            bounds, or the outputs' own unit where there are none.
+            bounds, or in the outputs' own unit where there are none; default 0.5, for
+            entries 1.
         bounds: known range of the outputs, into which points are clipped; default (0, 1) for
             `nn.BCELoss`, else none.
+        saturating: outputs approach the bounds through a sigmoid, tanh or softmax: "rank" and
+            "tie" are divided by its slope (1 in the middle), so that no output gets stuck at a
+            bound. False: they are linear between the bounds. None: autograd's graph tells.
         eta: the paper's learning rate, in the paper's estimators only.
         seed: of the points. Inside `gradevo.fit` they come from the run's own stream instead.
 
@@ -80,26 +101,27 @@ class SwarmLoss(nn.Module):
         self,
         loss: Loss,
         *,
-        scope: str = "row",
+        scope: str = "auto",
         particles: int | None = None,
         iterations: int = 0,
         dynamics: Dynamics | None = None,
-        estimator: str = "rank",
+        estimator: str | None = None,
         start: Literal["output", "range"] = "output",
-        spread: float = 0.5,
+        spread: float | None = None,
         bounds: tuple[float, float] | None = None,
+        saturating: bool | None = None,
         eta: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.loss, self.scope, self.iterations = loss, scope, iterations
-        self.particles = (100 if scope == "batch" else 20) if particles is None else particles
-        self.estimator = estimator
+        self.particles, self.estimator, self.spread = particles, estimator, spread
         self.dynamics = dynamics or EMPSO()
-        self.start, self.spread, self.eta, self.seed = start, spread, eta, seed
+        self.start, self.saturating, self.eta, self.seed = start, saturating, eta, seed
         self.bounds = (0.0, 1.0) if bounds is None and isinstance(loss, nn.BCELoss) else bounds
         self._check()
         self._known: tuple[Loss, Criterion | BatchLoss] | None = None
+        self._entrywise: tuple[Loss, bool] | None = None
         self._random: Generator | None = None
         self._random_state: Tensor | None = None  # of a state dict, until it is known where
         self._lost: Tensor | None = None  # on an accelerator: what the last call found
@@ -116,12 +138,13 @@ class SwarmLoss(nn.Module):
     def _check(self) -> None:
         if not callable(self.loss):
             raise TypeError(f"loss: must be callable, got a {type(self.loss).__name__}")
-        one_of("scope", self.scope, SCOPES)
-        one_of("estimator", self.estimator, ESTIMATORS)
+        one_of("scope", self.scope, ("auto", *SCOPES))
         one_of("start", self.start, ("output", "range"))
-        at_least("particles", self.particles, 2)
         at_least("iterations", self.iterations, 0)
-        positive("spread", self.spread)
+        search = self._search("row" if self.scope == "auto" else self.scope)
+        one_of("estimator", search.estimator, ESTIMATORS)
+        at_least("particles", search.particles, 2)
+        positive("spread", search.spread)
         positive("eta", self.eta)
         if self.dynamics is not None and not isinstance(self.dynamics, Dynamics):
             raise TypeError(
@@ -135,7 +158,13 @@ class SwarmLoss(nn.Module):
     @property
     def evaluations(self) -> int:
         """Evaluations of the loss that a training step costs, for each row (batch) of outputs."""
-        return self.particles * (self.iterations + 1)
+        scope = "row" if self.scope == "auto" else self.scope  # an entry's swarm is as large
+        return self._search(scope).particles * (self.iterations + 1)
+
+    def _search(self, scope: str) -> Search:
+        """What was asked for, else the scope's default."""
+        given = {"particles": self.particles, "estimator": self.estimator, "spread": self.spread}
+        return DEFAULTS[scope]._replace(**{k: v for k, v in given.items() if v is not None})
 
     def forward(self, output: Tensor, target: Any) -> Tensor:
         """The loss of a batch, a scalar that carries the swarm's gradient.
@@ -154,7 +183,9 @@ class SwarmLoss(nn.Module):
             return value
         with torch.no_grad():
             targets = each_tensor(lambda t: t.unsqueeze(0), target)
-            gradient = self._gradient(criterion, output.detach().unsqueeze(0), targets)
+            gradient = self._gradient(
+                criterion, output.detach().unsqueeze(0), targets, self._saturates(output)
+            )
         return _Given.apply(output, value, gradient[0])
 
     def of_members(self, outputs: Tensor, targets: Any) -> Tensor:
@@ -170,7 +201,8 @@ class SwarmLoss(nn.Module):
         if not (torch.is_grad_enabled() and outputs.requires_grad):
             return values
         with torch.no_grad():
-            gradient = self._gradient(criterion, outputs.detach(), targets)
+            saturated = self._saturates(outputs)
+            gradient = self._gradient(criterion, outputs.detach(), targets, saturated)
         return _Given.apply(outputs, values, gradient)
 
     def _criterion(self) -> Criterion | BatchLoss:
@@ -194,46 +226,69 @@ class SwarmLoss(nn.Module):
 
     # --- the gradient --------------------------------------------------------------------
 
-    def _gradient(self, criterion: Any, outputs: Tensor, targets: Any) -> Tensor:
+    def _gradient(self, criterion: Any, outputs: Tensor, targets: Any, saturated: bool) -> Tensor:
         """Directions of all members' swarms, side by side where that draws the same points."""
         if self.iterations and len(outputs) > 1:
             members = [slice(i, i + 1) for i in range(len(outputs))]
             return torch.cat(
-                [self._gradient(criterion, outputs[i], part(targets, i)) for i in members]
+                [
+                    self._gradient(criterion, outputs[i], part(targets, i), saturated)
+                    for i in members
+                ]
             )
         if outputs.numel() == 0:
             return torch.zeros_like(outputs)
-        scope = SCOPES[self.scope](criterion, outputs, targets)
+        name = self._scope(criterion, outputs, targets)
+        scope, search = SCOPES[name](criterion, outputs, targets), self._search(name)
         generator = self._generator(outputs.device)
-        x = self._starts(scope.w, len(outputs), generator)
-        cloud = self._cloud(scope, x.to(outputs.dtype).to(x.dtype), generator)
+        x = self._starts(scope.w, len(outputs), search, generator)
+        cloud = self._cloud(scope, x.to(outputs.dtype).to(x.dtype), search, generator)
         with torch.autocast(outputs.device.type, enabled=False):
-            direction = ESTIMATORS[self.estimator](cloud)
-            direction = self._without_lost(cloud, direction)
-            return scope.gradient(direction, self.estimator in SIZED)
+            direction = self._without_lost(cloud, ESTIMATORS[search.estimator](cloud))
+            if saturated and self.bounds is not None and search.estimator in DIRECTIONS:
+                direction = direction / slope(cloud.w, *self.bounds)
+            return scope.gradient(direction, search.estimator in SIZED)
 
-    def _cloud(self, scope: Scope, x: Tensor, generator: Generator | None) -> Cloud:
-        if not self.iterations and self.estimator not in OF_SWARM:
+    def _saturates(self, output: Tensor) -> bool:
+        if self.bounds is None:
+            return False
+        return saturates(output) if self.saturating is None else self.saturating
+
+    def _scope(self, criterion: Any, outputs: Tensor, targets: Any) -> str:
+        """The scope that was asked for; "auto" looks at what the criterion says of a batch."""
+        if self.scope != "auto":
+            return self.scope
+        if self._entrywise is None or self._entrywise[0] is not self.loss:
+            known = criterion.reduces and not criterion.classwise
+            found = known and criterion.each(outputs[0], part(targets, 0)).shape
+            self._entrywise = self.loss, known and found == outputs[0].shape
+        return "entry" if self._entrywise[1] else "row"
+
+    def _cloud(self, scope: Scope, x: Tensor, search: Search, generator: Generator | None) -> Cloud:
+        if not self.iterations and search.estimator not in OF_SWARM:
             return Cloud(scope.w, x, scope.evaluate(x))
         box = None if self.bounds is None else Box(*self.bounds)
         moves = self.dynamics, self.iterations, generator
         return visit(scope.evaluate, scope.w, x, *moves, box=box, eta=self.eta)
 
-    def _starts(self, w: Tensor, members: int, generator: Generator | None) -> Tensor:
+    def _starts(
+        self, w: Tensor, members: int, search: Search, generator: Generator | None
+    ) -> Tensor:
         """First points of all swarms, drawn for one member after another."""
         if members == 1:
-            return self._positions(w, generator)
-        return torch.cat([self._positions(mine, generator) for mine in w.chunk(members)])
+            return self._positions(w, search, generator)
+        return torch.cat([self._positions(mine, search, generator) for mine in w.chunk(members)])
 
-    def _positions(self, w: Tensor, generator: Generator | None) -> Tensor:
+    def _positions(self, w: Tensor, search: Search, generator: Generator | None) -> Tensor:
         """Where the points of a member's swarms start, `(swarms, particles, dims)`."""
+        n, spread = search.particles, search.spread
         if self.bounds is None:
-            return around(w, self.particles, self.spread, generator)
+            return around(w, n, spread, generator)
         low, high = self.bounds
         if self.start == "range":
             middle = torch.full_like(w, (low + high) / 2)
-            return around(middle, self.particles, (high - low) / 2, generator)
-        return around(w, self.particles, self.spread * (high - low), generator).clamp_(low, high)
+            return around(middle, n, (high - low) / 2, generator)
+        return around(w, n, spread * (high - low), generator).clamp_(low, high)
 
     def _without_lost(self, cloud: Cloud, direction: Tensor) -> Tensor:
         """NaN for some points is survived; for all of them around a finite output it is an error.
@@ -284,7 +339,8 @@ class SwarmLoss(nn.Module):
         return (
             f"{known}scope={self.scope}, estimator={self.estimator}, particles={self.particles}, "
             f"iterations={self.iterations}, start={self.start}, spread={self.spread}, "
-            f"bounds={self.bounds}, eta={self.eta}, dynamics={self.dynamics}"
+            f"bounds={self.bounds}, saturating={self.saturating}, eta={self.eta}, "
+            f"dynamics={self.dynamics}"
         )
 
 
