@@ -1,5 +1,7 @@
 """Outputs with known bounds: where points lie, and what happens near an end."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -123,3 +125,11 @@ def test_a_populations_sigmoid_is_recognised_by_every_engine(engine):
         size=2, generator=generator_from(0), engine=engine,
     )  # fmt: skip
     assert saturates(population(torch.zeros(2, 5, 4)))
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.BCELoss(), F.binary_cross_entropy, partial(F.binary_cross_entropy, reduction="sum")]
+)
+def test_binary_cross_entropy_is_of_probabilities_without_being_told(loss):
+    assert SwarmLoss(loss).bounds == (0.0, 1.0)
+    assert SwarmLoss(nn.MSELoss()).bounds is None

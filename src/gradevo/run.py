@@ -48,7 +48,7 @@ def fit(
         algorithm: a config, `GADAM(...)` for example.
         build: returns a new module at every call; called once a member.
         loss: `loss(output, target)` returns a scalar for one member's batch, a mean over
-            its rows for example.
+            its rows for example; `AdaSwarm` also takes one number a row.
         train: `(x, y)` tensors, a `Dataset`, or a `DataLoader`. Class labels are 0..C-1.
         valid: the same, rows on which members are compared; default: a fifth of `train` is
             held out, by class where there are class labels.

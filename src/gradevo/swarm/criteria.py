@@ -95,6 +95,12 @@ class Criterion:
         return torch.where(label == self.ignore_index, 0.0, weights)
 
 
+def of_probabilities(loss: Loss) -> bool:
+    """Whether a loss is the binary cross-entropy of probabilities, which it must be given."""
+    plain = loss.func if isinstance(loss, partial) else loss
+    return isinstance(plain, nn.BCELoss) or plain is functional.binary_cross_entropy
+
+
 def _options(loss: Loss) -> dict[str, Any]:
     """Settings of a criterion: a module's attributes, a function's defaults, a partial's words."""
     if isinstance(loss, nn.Module):

@@ -19,7 +19,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 from gradevo.randomness import ambient
 from gradevo.swarm.batch import Batches, BatchLoss
-from gradevo.swarm.criteria import Criterion, Loss, check_target, each_tensor
+from gradevo.swarm.criteria import Criterion, Loss, check_target, each_tensor, of_probabilities
 from gradevo.swarm.dynamics import EMPSO, Dynamics
 from gradevo.swarm.estimators import DIRECTIONS, ESTIMATORS, OF_SWARM, SIZED, Cloud
 from gradevo.swarm.gradient import around, visit
@@ -75,7 +75,7 @@ class SwarmLoss(nn.Module):
             bounds, or in the outputs' own unit where there are none; default 0.5, for
             entries 1.
         bounds: known range of the outputs, into which points are clipped; default (0, 1) for
-            `nn.BCELoss`, else none.
+            binary cross-entropy of probabilities, else none.
         saturating: outputs approach the bounds through a sigmoid, tanh or softmax: "rank" and
             "tie" are divided by its slope (1 in the middle), so that no output gets stuck at a
             bound. False: they are linear between the bounds. None: autograd's graph tells.
@@ -118,7 +118,7 @@ class SwarmLoss(nn.Module):
         self.particles, self.estimator, self.spread = particles, estimator, spread
         self.dynamics = dynamics or EMPSO()
         self.start, self.saturating, self.eta, self.seed = start, saturating, eta, seed
-        self.bounds = (0.0, 1.0) if bounds is None and isinstance(loss, nn.BCELoss) else bounds
+        self.bounds = (0.0, 1.0) if bounds is None and of_probabilities(loss) else bounds
         self._check()
         self._known: tuple[Loss, Criterion | BatchLoss] | None = None
         self._entrywise: tuple[Loss, bool] | None = None
