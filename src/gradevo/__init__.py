@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gradevo.algorithms.adaswarm import AdaSwarm
     from gradevo.algorithms.gadam import GADAM
+    from gradevo.algorithms.gemonn import GEMONN
     from gradevo.algorithms.independent import Independent
     from gradevo.errors import CheckpointError, DivergedError, EngineError
     from gradevo.folder import Checkpoint
@@ -23,6 +24,7 @@ __version__ = "0.1.0"
 _ROOMS = {
     "AdaSwarm": "gradevo.algorithms.adaswarm",
     "GADAM": "gradevo.algorithms.gadam",
+    "GEMONN": "gradevo.algorithms.gemonn",
     "Checkpoint": "gradevo.folder",
     "CheckpointError": "gradevo.errors",
     "DivergedError": "gradevo.errors",
@@ -36,6 +38,7 @@ _ROOMS = {
 
 __all__ = [
     "GADAM",
+    "GEMONN",
     "AdaSwarm",
     "Checkpoint",
     "CheckpointError",

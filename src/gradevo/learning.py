@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from gradevo.batches import Position
 from gradevo.checkpoint import storable
+from gradevo.operators.masks import Masks
 from gradevo.operators.selection import finite_or_worst
 from gradevo.optimisers import Hyper, MemberOptimiser, resolve
 from gradevo.problem import Problem
@@ -100,6 +101,7 @@ class Phase:
         kept: the best weights so far, where the recipe backs off.
         mean: running mean of the weights in progress, where the recipe averages.
         rows: the validation rows to check on; None: all.
+        masks: which weights are there; the others stay zero, and so do their moments.
         optimizer: what the optimisers carry from step to step.
         step: steps taken.
         passes: forward-backward passes of one network, summed over the members.
@@ -111,6 +113,7 @@ class Phase:
     kept: Tensors | None = None
     mean: Tensors | None = None
     rows: Tensor | None = None
+    masks: Masks | None = None
     optimizer: list[dict[Any, Any]] | None = None
     step: int = 0
     passes: int = 0
@@ -156,10 +159,13 @@ def learn(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams) -> N
     optimiser = MemberOptimiser(population, resolve(recipe.optimizer), phase.hyper, recipe.options)
     if phase.optimizer is not None:
         optimiser.load(phase.optimizer)
+    there = None if phase.masks is None else population.spread(phase.masks)
+    if there is not None:
+        optimiser.forget(there)
     end = time.monotonic() + problem.slice_seconds
     with preserved(population.device):
         while phase.step < recipe.steps:
-            _step(problem, recipe, phase, streams, optimiser, gradient)
+            _step(problem, recipe, phase, streams, optimiser, gradient, there)
             if phase.mean is not None:
                 _average(phase.mean, phase.tensors, recipe.average_rate(phase.step))
             phase.step += 1
@@ -177,6 +183,7 @@ def _step(
     streams: Streams,
     optimiser: MemberOptimiser,
     gradient: Tensor,
+    there: Tensor | None,
 ) -> None:
     population, each = problem.population, not recipe.shared_batch
     x, y = problem.source.draw(streams.data, population.size, recipe.shared_batch)
@@ -186,16 +193,26 @@ def _step(
         if optimiser.elementwise:
             gradient.zero_()
             population.accumulate(problem.loss, x, y, per_member=each)
+            if there is not None:
+                gradient.mul_(there)
             if recipe.clip is not None:
                 clip_members(problem, recipe.clip)
             optimiser.step()
             phase.passes += population.size
         else:
-            phase.passes += _step_one_by_one(problem, recipe, optimiser, gradient, x, y)
+            phase.passes += _step_one_by_one(problem, recipe, optimiser, gradient, x, y, there)
+    if there is not None:
+        population.flat.mul_(there)  # whatever the optimiser made of zeros
 
 
 def _step_one_by_one(
-    problem: Problem, recipe: Recipe, optimiser: MemberOptimiser, gradient: Tensor, x: Any, y: Any
+    problem: Problem,
+    recipe: Recipe,
+    optimiser: MemberOptimiser,
+    gradient: Tensor,
+    x: Any,
+    y: Any,
+    there: Tensor | None,
 ) -> int:
     """One step a member, each with its own optimiser; returns the passes that this took."""
     population = problem.population
@@ -209,6 +226,8 @@ def _step_one_by_one(
             passes += 1
             gradient.zero_()
             loss = loop.member_step(i, problem.loss, *batch)
+            if there is not None:
+                gradient.mul_(there)
             if recipe.clip is not None:
                 clip_members(problem, recipe.clip)
             return loss

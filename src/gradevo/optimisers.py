@@ -131,6 +131,18 @@ class MemberOptimiser:
         """What the optimisers carry from step to step; tensors are not copied."""
         return [optimiser.state_dict()["state"] for optimiser in self._all()]
 
+    def forget(self, there: Tensor) -> None:
+        """Zero what is carried for numbers that are gone, so that nothing brings them back.
+
+        Args:
+            there: 1 for what is there and 0 for what is gone, laid out like `Population.flat`.
+        """
+        for optimiser in self._all():
+            for leaf, numbers in optimiser.state.items():
+                for value in numbers.values():
+                    if isinstance(value, Tensor) and value.shape == leaf.shape:
+                        value.mul_(_at(there, leaf))
+
     def load(self, state: list[dict[Any, Any]]) -> None:
         """Go on from what `state` returned, bit for bit.
 
@@ -142,6 +154,11 @@ class MemberOptimiser:
             for i, numbers in saved.items():
                 leaf, group = leaves[i]
                 optimiser.state[leaf] = _placed(numbers, leaf.device, group)
+
+
+def _at(flat: Tensor, leaf: Tensor) -> Tensor:
+    """The part of a buffer laid out like the population's that lies where a leaf does."""
+    return flat.as_strided(leaf.shape, leaf.stride(), leaf.storage_offset())
 
 
 def _placed(numbers: Any, device: torch.device, group: dict[str, Any]) -> Any:

@@ -170,6 +170,14 @@ class Population(nn.Module):
             leaf.grad = block
         return gradient
 
+    def spread(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Tensors laid out like `flat`, in its type; 1 where a leaf has none."""
+        buffer = torch.ones_like(self.flat)
+        for name, block in zip(self.leaves, self._split(buffer), strict=True):
+            if name in tensors:
+                block.copy_(tensors[name])
+        return buffer
+
     def gradients(self) -> Tensors:
         """Every leaf's `grad`, by name.
 

@@ -1,7 +1,8 @@
 """What an algorithm works on: a population to compute with, a loss, and data."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -50,6 +51,12 @@ class Problem:
         self.population.load(tensors)
         x, y = self.valid if rows is None else (self.valid[0][rows], self.valid[1][rows])
         return evaluate(self.population, self.loss, x, y)
+
+    @cached_property
+    def alone(self) -> "Problem":
+        """The same problem for one network: where members learn one after another."""
+        one = Population.from_modules([self.population.member(0)], engine="loop")
+        return replace(self, population=one)
 
     def validation_rows(self, count: int | None, generator: torch.Generator) -> Tensor | None:
         """A new shared validation batch: `count` rows drawn without replacement; None: all."""

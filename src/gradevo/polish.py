@@ -1,0 +1,47 @@
+"""Fine-tuning of one sparse network on one batch."""
+
+import torch
+from torch import Tensor
+
+from gradevo.learning import clone
+from gradevo.operators.masks import Masks
+from gradevo.problem import Problem
+from gradevo.structure import Tensors
+
+
+def polish(
+    problem: Problem,
+    tensors: Tensors,
+    masks: Masks,
+    batch: tuple[Tensor, Tensor],
+    steps: int,
+    rate: float,
+) -> Tensors:
+    """Adam steps on the weights that are there; the snapshot with the lowest loss on the batch.
+
+    Args:
+        problem: of one network.
+        tensors: the network, `(1, ...)` each.
+        masks: which weights are there.
+        batch: inputs and targets.
+        steps: how many.
+        rate: learning rate.
+
+    Returns:
+        New tensors.
+    """
+    population = problem.population
+    population.load(tensors)
+    gradient, there = population.gradient(), population.spread(masks)
+    best, lowest = clone(tensors), torch.inf
+    optimizer = torch.optim.Adam(population.parameters(), rate, fused=True)
+    for _ in range(steps):
+        gradient.zero_()
+        loss = float(population.accumulate(problem.loss, *batch)[0])
+        if loss < lowest:
+            best, lowest = clone(population.tensors), loss
+        gradient.mul_(there)
+        optimizer.step()
+    with torch.no_grad():
+        loss = float(population.losses(problem.loss, *batch)[0])
+    return clone(population.tensors) if loss < lowest else best
