@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from gradevo.algorithms.adaswarm import AdaSwarm
+from gradevo.algorithms.gemonn import GEMONN
 from gradevo.cli import main
 from gradevo.methods import method as method_by_name
+from gradevo.networks import network_for
 
 COMMON = ["--steps", "20", "--population", "3", "--generations", "1", "--engine", "loop"]
 
@@ -34,7 +37,7 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_help_does_not_import_torch() -> None:
     code = (
         "import sys; from gradevo.cli import main\n"
-        "for words in (['--help'], ['train', '--help'], ['compare', '--help'], ['datasets']):\n"
+        "for words in (['--help'], ['train', '--help'], ['front', '--help'], ['datasets']):\n"
         "    try: main(words)\n"
         "    except SystemExit as stop: assert not stop.code\n"
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
@@ -120,11 +123,185 @@ def test_the_papers_method_takes_the_papers_network(tmp_path: Path) -> None:
     assert any(tensor.shape[1:] == (10, 4) for tensor in tensors.values())  # one hidden layer of 10
 
 
+def test_compare_shows_the_costs_where_they_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["compare", "iris", "--methods", "adam,gemonn", "--seeds", "1", *COMMON])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "member-steps each" not in printed
+    assert "member-steps" in printed
+    assert "120" in printed  # 3 members, 2 phases, 20 steps; a generation of GEMONN is one child
+
+
 def test_compare_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     main(["compare", "iris", "--methods", "gadam,adam", "--seeds", "1", *COMMON])
     printed = capsys.readouterr().out
     assert "adam" in printed
     assert "120 member-steps each" in " ".join(printed.split())
+
+
+# --- fronts ------------------------------------------------------------------------------------
+
+FRONT = ["--method", "gemonn", "--population", "30", "--generations", "60", "--steps", "10"]
+
+
+@pytest.fixture(scope="module")
+def front_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    out = tmp_path_factory.mktemp("front") / "run"
+    main(["train", "iris", *FRONT, "--out", str(out)])
+    return out
+
+
+def printed_by(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    main(arguments)
+    return capsys.readouterr().out
+
+
+def test_train_prints_the_picks_on_test_rows_and_some_lines_of_the_front(
+    front_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = printed_by(["train", "iris", *FRONT, "--out", str(front_run), "--resume"], capsys)
+    words = " ".join(printed.split())
+    assert "gemonn " in words
+    assert "gemonn, knee" in words
+    assert 4 <= len([line for line in printed.splitlines() if line.startswith("|")]) <= 2 + 10
+    assert "knee |" in printed
+
+
+def test_a_front_resumes_to_the_same_numbers_and_only_with_the_same_plan(
+    front_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "iris", *FRONT, "--out", str(front_run), "--resume"]
+    before = load_file(front_run / "result.safetensors")
+    again = json.loads(printed_by([*arguments, "--json"], capsys))
+    assert {"accuracy", "loss", "knee", "front", "member_steps", "versions"} <= set(again)
+    assert again["method"] == "gemonn"
+    assert again["member_steps"] >= 60 * 10
+    assert set(again["knee"]) == {"accuracy", "loss"}
+    assert {"sparsity", "nonzeros", "loss", "accuracy"} <= set(again["front"][0])
+    after = load_file(front_run / "result.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    longer = ["61" if word == "60" else word for word in arguments]
+    assert "generations is 60" in error_of(longer, capsys)
+
+
+def test_a_front_that_was_stopped_half_way_resumes_to_that_of_a_whole_run(
+    front_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    arguments = ["train", "iris", *FRONT, "--out", str(tmp_path / "run")]
+    step = GEMONN.step
+
+    def stopping(self, problem, state):
+        if state.generation == 30:
+            raise KeyboardInterrupt
+        return step(self, problem, state)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(GEMONN, "step", stopping)
+        main(arguments)
+    assert stop.value.code == 130
+    assert "run: must be" in error_of(["front", str(tmp_path / "run")], capsys)
+    main([*arguments, "--resume"])
+    whole = load_file(front_run / "result.safetensors")
+    resumed = load_file(tmp_path / "run" / "result.safetensors")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_front_prints_the_table_and_what_was_picked(
+    front_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = printed_by(["front", str(front_run)], capsys)
+    report = json.loads(printed_by(["front", str(front_run), "--json"], capsys))
+    assert set(report) == {"front", "knee", "best", "picked", "versions"}
+    rows = report["front"]
+    assert len([line for line in printed.splitlines() if line.startswith("|")]) == 2 + len(rows)
+    assert f"{rows[report['knee']]['nonzeros']} non-zeros" in printed
+    assert report["picked"] == report["knee"]
+    assert rows == sorted(rows, key=lambda row: row["nonzeros"])
+
+
+@pytest.mark.parametrize(
+    ("pick", "expected"),
+    [
+        (["--pick", "best"], "best"),
+        (["--pick", "knee"], "knee"),
+        (["--pick", "sparsest"], 0),
+        (["--max-loss", "1000"], 0),
+        (["--min-sparsity", "0"], "best"),
+    ],
+)
+def test_front_writes_the_picked_networks_state_dict(
+    pick: list[str],
+    expected: str | int,
+    front_run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "new" / "model.safetensors"
+    arguments = ["front", str(front_run), *pick, "--out", str(out), "--json"]
+    report = json.loads(printed_by(arguments, capsys))
+    wanted = report[expected] if isinstance(expected, str) else expected
+    assert report["picked"] == wanted
+    network = network_for((4,), 3)()
+    network.load_state_dict(load_file(out))
+    weights = [p for p in network.parameters() if p.dim() > 1]
+    count = sum(int((weight != 0).sum()) for weight in weights)
+    assert count == report["front"][wanted]["nonzeros"]
+
+
+def test_front_draws_the_front(
+    front_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure = tmp_path / "front.png"
+    assert "Figure: " in printed_by(["front", str(front_run), "--plot", str(figure)], capsys)
+    assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_front_that_is_not_there_or_cannot_be_picked_from_is_one_line(
+    front_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    run_folder = str(front_run)
+    for arguments, said in (
+        ([str(tmp_path)], "run: must be the folder of a finished run"),
+        ([run_folder, "--pick", "worst"], "pick: must be one of knee, best, sparsest"),
+        ([run_folder, "--max-loss", "-1"], "max_loss: must be at least"),
+        ([run_folder, "--min-sparsity", "2"], "min_sparsity: must lie in [0, 1]"),
+        ([run_folder, "--min-sparsity", "1"], "min_sparsity: must be at most"),
+        ([run_folder, "--pick", "knee", "--max-loss", "1"], "max_loss: must go with"),
+        ([run_folder, "--plot", str(tmp_path / "a.xyz")], "path: must end in one of"),
+        ([run_folder, "--out", str(front_run / "log.jsonl" / "a")], "writable"),
+    ):
+        assert said in error_of(["front", *arguments], capsys)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    plot = ["front", run_folder, "--plot", str(tmp_path / "a.png")]
+    assert "pip install 'gradevo[plot]'" in error_of(plot, capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_result_of_another_method_is_no_front(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["train", "iris", *COMMON, "--out", str(tmp_path / "run"), "--json"])
+    capsys.readouterr()
+    assert "must hold a front" in error_of(["front", str(tmp_path / "run")], capsys)
+
+
+@pytest.mark.parametrize(("method", "loss"), [("gemonn-paper", "cross-entropy"), ("gemonn", "mse")])
+def test_both_searches_take_every_loss_that_has_a_gradient(
+    method: str, loss: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["--population", "4", "--generations", "2", "--steps", "5", "--json"]
+    arguments = ["train", "iris", "--method", method, "--loss", loss, *short]
+    outcome = json.loads(printed_by(arguments, capsys))
+    assert outcome["method"] == method
+    assert all(0 <= row["accuracy"] <= 1 for row in outcome["front"])
+    refused = ["train", "iris", "--method", method, "--loss", "f1", *short]
+    assert f"loss: must have a gradient for {method}" in error_of(refused, capsys)
+
+
+# --- mistakes and lists ------------------------------------------------------------------------
 
 
 def test_datasets_lists_the_built_in_names(capsys: pytest.CaptureFixture[str]) -> None:

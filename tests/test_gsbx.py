@@ -4,6 +4,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
+from gradevo.operators.crossover import rare
 from gradevo.operators.gsbx import gsbx, sbx
 from gradevo.randomness import generator_from
 
@@ -131,3 +132,16 @@ def test_children_have_the_parents_dtype_and_are_finite(dtype):
     first, second = parents(dtype=dtype)
     for child in gsbx(first, second, (second, first), generator_from(0)):
         assert child.dtype == dtype and child.isfinite().all()
+
+
+@pytest.mark.parametrize("probability", [0.001, 0.2])
+def test_a_rare_coin_shows_with_its_probability_for_every_entry_alone(probability):
+    like, shown = torch.zeros(200, 100), torch.zeros(20_000)
+    generator = generator_from(0)
+    for _ in range(200):
+        coins = torch.zeros(20_000)
+        coins[rare(like, probability, generator)] = 1
+        shown += coins
+    assert float(shown.mean() / 200) == pytest.approx(probability, rel=0.02)
+    variance = 200 * probability * (1 - probability)
+    assert float(shown.var()) == pytest.approx(variance, rel=0.1)

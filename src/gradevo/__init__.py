@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gradevo.algorithms.independent import Independent
     from gradevo.errors import CheckpointError, DivergedError, EngineError
     from gradevo.folder import Checkpoint
+    from gradevo.front import Front
     from gradevo.population import Population
     from gradevo.result import Result
     from gradevo.run import fit
@@ -29,6 +30,7 @@ _ROOMS = {
     "CheckpointError": "gradevo.errors",
     "DivergedError": "gradevo.errors",
     "EngineError": "gradevo.errors",
+    "Front": "gradevo.front",
     "Independent": "gradevo.algorithms.independent",
     "Population": "gradevo.population",
     "Result": "gradevo.result",
@@ -44,6 +46,7 @@ __all__ = [
     "CheckpointError",
     "DivergedError",
     "EngineError",
+    "Front",
     "Independent",
     "Population",
     "Result",

@@ -1,4 +1,4 @@
-"""The command: `gradevo train`, `gradevo compare`, `gradevo datasets`.
+"""The command: `gradevo train`, `gradevo compare`, `gradevo front`, `gradevo datasets`.
 
 Torch is imported inside the commands, so that `--help` answers at once.
 """
@@ -21,6 +21,10 @@ from gradevo.errors import CheckpointError, DivergedError, EngineError
 if TYPE_CHECKING:
     from gradevo.compare import Outcome
     from gradevo.datasets.loading import Data
+    from gradevo.tradeoff import Tradeoff
+
+MISTAKES = (CycloptsError, ValueError, TypeError, ImportError, CheckpointError, EngineError)
+LINES = 10  # of a front's table that `train` prints
 
 app = App(
     name="gradevo",
@@ -104,13 +108,15 @@ def train(
         name or id on OpenML.
     method
         gadam, gadam-paper, gadam-ensemble, adam, adam-best-of, adam-random, adam-ensemble,
-        adaswarm or adaswarm-paper.
+        adaswarm, adaswarm-paper, gemonn or gemonn-paper. The last two give a front of networks
+        between loss and density: see `gradevo front`.
     seed
         Everything random follows from it.
     resume
         Go on with the run in --out.
     """
-    from gradevo.compare import fitting, run_method
+    from gradevo.compare import fitting, knee_of, run_method
+    from gradevo.front import Front
     from gradevo.methods import method as method_by_name
 
     _check_folder(options.out, resume)
@@ -119,7 +125,7 @@ def train(
     )  # a wrong name or value shows before loading
     rows = _load(data, options)(seed)
     chosen = method_by_name(method, options.loss, **fitting(options.settings(), rows))
-    outcome, _ = run_method(
+    outcome, result = run_method(
         method,
         chosen,
         rows,
@@ -130,11 +136,18 @@ def train(
         engine=options.engine,
         device=options.device,
     )
+    outcomes, more = [outcome], dict[str, Any]()
+    if isinstance(result, Front):
+        knee = knee_of(outcome, result, rows, options.loss)
+        outcomes.append(knee)
+        more = {"knee": {"accuracy": knee.accuracy, "loss": knee.loss}, "front": result.rows}
     if options.json:
-        print(json.dumps({**vars(outcome), "versions": _versions()}))
-    else:
-        _print_outcomes([outcome])
-        _say_where(options.out)
+        _print_json({**vars(outcome), **more})
+        return
+    _print_outcomes(outcomes)
+    if isinstance(result, Front):
+        print(f"The front, on validation rows:\n\n{result.table(most=LINES)}\n")
+    _say_where(options.out)
 
 
 @app.command
@@ -146,7 +159,7 @@ def compare(
     seeds: int = 5,
     options: Options = Options(),
 ) -> None:
-    """Run methods side by side at equal cost, with paired statistics.
+    """Run methods side by side, with paired statistics; all but GEMONN at equal cost.
 
     Parameters
     ----------
@@ -176,10 +189,61 @@ def compare(
     rows = summary(outcomes)
     if options.json:
         runs = [vars(outcome) for outcome in outcomes]
-        print(json.dumps({"summary": rows, "runs": runs, "versions": _versions()}))
+        _print_json({"summary": rows, "runs": runs})
     else:
         _print_summary(outcomes[0].dataset, rows)
         _say_where(options.out)
+
+
+@app.command
+def front(
+    run: Path,
+    /,
+    *,
+    pick: str | None = None,
+    max_loss: float | None = None,
+    min_sparsity: float | None = None,
+    out: Path | None = None,
+    plot: Path | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Show the front of a run of GEMONN, and pick a network from it.
+
+    Parameters
+    ----------
+    run
+        The folder that `train --method gemonn --out` or `Front.save` left.
+    pick
+        knee, best or sparsest; default: what the limit given is for, else the knee.
+    max_loss
+        The validation loss that the sparsest may have.
+    min_sparsity
+        The sparsity that the best must have, in [0, 1].
+    out
+        Where to write the picked network: its state dict, a safetensors file.
+    plot
+        Where to draw the front: a .png or .svg file. Needs matplotlib.
+    json
+        Print one JSON object and nothing else.
+    """
+    from gradevo.frontfile import FrontFile
+    from gradevo.showing import plot as draw
+    from gradevo.showing import table
+
+    _check_finished(run)
+    file = FrontFile.read(run)
+    points = file.points
+    i = points.pick(pick, max_loss=max_loss, min_sparsity=min_sparsity)
+    if plot is not None:
+        draw(points, plot)
+    if out is not None:
+        file.write_network(i, out)
+    if json:
+        _print_json(_front_numbers(points, i))
+        return
+    print(f"{table(points)}\n\nPicked: {_numbers_of(points.rows()[i])}")
+    _say_where(out, "Network")
+    _say_where(plot, "Figure")
 
 
 @app.command
@@ -212,6 +276,13 @@ def _check_folder(out: Path | None, resume: bool) -> None:
         raise ValueError(f"resume: needs a checkpoint, got none in {out}")
 
 
+def _check_finished(run: Path) -> None:
+    from gradevo.result import FILE
+
+    if not (run / FILE).exists():
+        raise ValueError(f"run: must be the folder of a finished run, got {run} without {FILE}")
+
+
 def _load(data: str, options: Options) -> Callable[[int], "Data"]:
     from gradevo.datasets.loading import load
 
@@ -231,6 +302,10 @@ def _versions() -> dict[str, str]:
     return {"gradevo": __version__, "torch": version("torch"), "python": sys.version.split()[0]}
 
 
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps({**value, "versions": _versions()}))
+
+
 def _print_outcomes(outcomes: list["Outcome"]) -> None:
     head = ("method", "test accuracy", "test loss", "member-steps", "seconds", "engine")
     table = Table(*head, box=SIMPLE)
@@ -242,13 +317,15 @@ def _print_outcomes(outcomes: list["Outcome"]) -> None:
 
 def _print_summary(dataset: str, rows: list[dict[str, Any]]) -> None:
     """A table of the methods; deviations and p-values where there are several seeds."""
-    seeds, cost = rows[0]["seeds"], rows[0]["member_steps"]
-    title = f"{dataset}: test rows, {seeds} seed{'s' * (seeds > 1)}, {cost:,} member-steps each"
-    p = ["p"] * (seeds > 1)
-    table = Table("method", "accuracy", *p, "loss", *p, "seconds", title=title, box=SIMPLE)
+    seeds, costs = rows[0]["seeds"], {row["member_steps"] for row in rows}
+    title = f"{dataset}: test rows, {seeds} seed{'s' * (seeds > 1)}"
+    title += f", {max(costs):,} member-steps each" if len(costs) == 1 else ""
+    p, cost = ["p"] * (seeds > 1), ["member-steps"] * (len(costs) > 1)
+    table = Table("method", "accuracy", *p, "loss", *p, *cost, "seconds", title=title, box=SIMPLE)
     for row in rows:
         cells = [*_cells(row, "accuracy", "{:.2%}"), *_cells(row, "loss", "{:.4f}")]
-        table.add_row(row["method"], *cells, f"{row['seconds']:.1f}")
+        steps = [f"{row['member_steps']:,}" for _ in cost]
+        table.add_row(row["method"], *cells, *steps, f"{row['seconds']:.1f}")
     Console().print(table)
 
 
@@ -260,9 +337,24 @@ def _cells(row: dict[str, Any], name: str, style: str) -> list[str]:
     return [f"{mean} ± {deviation}", "" if p is None else f"{p:.3f}"]
 
 
-def _say_where(out: Path | None) -> None:
+def _front_numbers(points: "Tradeoff", picked: int) -> dict[str, Any]:
+    """A front for scripts: its rows, and where in them the picks are."""
+    from gradevo.checkpoint import strict
+
+    picks = {"knee": points.knee, "best": points.best(), "picked": picked}
+    return {"front": strict(points.rows()), **picks}
+
+
+def _numbers_of(row: dict[str, Any]) -> str:
+    """A network of a front in words."""
+    right = "" if row["accuracy"] is None else f", accuracy {row['accuracy']:.2%}"
+    size = f"sparsity {row['sparsity']:.2%}, {row['nonzeros']:,} non-zeros"
+    return f"{size}, validation loss {row['loss']:.4g}{right}"
+
+
+def _say_where(out: Path | None, what: str = "Run folder") -> None:
     if out is not None:
-        Console().print(f"Run folder: {out}", highlight=False)
+        Console().print(f"{what}: {out}", highlight=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -273,7 +365,7 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"stopped. {stop}", 130)
     except DivergedError as error:
         _fail(str(error), 1)
-    except (CycloptsError, ValueError, TypeError, CheckpointError, EngineError) as error:
+    except MISTAKES as error:
         _fail(str(error), 2)
 
 

@@ -1,9 +1,9 @@
-"""Methods run side by side on one data set at equal cost, with statistics at the end."""
+"""Methods run side by side on one data set, with statistics at the end."""
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gradevo.algorithms.base import LearningConfig
 from gradevo.datasets.loading import Data
+from gradevo.front import Front
 from gradevo.losses import LOSSES, with_sigmoid
 from gradevo.methods import Method, method
 from gradevo.result import Result
@@ -66,7 +67,7 @@ def run_method(
     loss: str = "cross-entropy",
     folder: Path | None = None,
     **options: Any,
-) -> tuple[Outcome, Result]:
+) -> tuple[Outcome, Result | Front]:
     """Train by one method and measure its network on the test rows.
 
     Args:
@@ -96,6 +97,12 @@ def run_method(
         result.save(folder)
     steps, engine = result.member_steps, result.engine
     return Outcome(name, data.name, accuracy, value, steps, round(seconds, 3), engine, seed), result
+
+
+def knee_of(outcome: Outcome, front: Front, data: Data, loss: str) -> Outcome:
+    """What a run's outcome is if the knee of its front counts."""
+    accuracy, value = measure(front.knee.to("cpu"), data.test, LOSSES[loss].loss)
+    return replace(outcome, method=f"{outcome.method}, knee", accuracy=accuracy, loss=value)
 
 
 def compare(

@@ -19,7 +19,8 @@ from gradevo.problem import Problem
 
 FILE = "checkpoint.safetensors"
 LOG = "log.jsonl"
-EXTENDABLE = {"generations", "theta"}  # a run may be made longer
+EXTENDABLE = {"generations", "theta"}  # a run may be made longer, unless it plans ahead
+PAUSE = 10  # saves at the ends of short generations leave this many times their duration between
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class Checkpoint:
 
     Attributes:
         folder: the run folder; made if need be.
-        seconds: time between saves inside a generation; each end of a generation and Ctrl-C
-            save as well.
+        seconds: time between saves inside a generation; the end of a generation, of the run
+            and Ctrl-C save as well. Of generations so short that saving would take more than a
+            tenth of the time, some are left out.
 
     Raises:
         ValueError: `folder` is a file, or `seconds` is negative.
@@ -66,7 +68,7 @@ class RunFolder:
         self.log = Path(settings.folder) / LOG
         self.seconds = settings.seconds
         self.identity = identity
-        self.saved_at = time.monotonic()
+        self.saved_at, self.took = time.monotonic(), 0.0
 
     def load(self) -> Saved | None:
         """The run that is there, if any.
@@ -91,15 +93,17 @@ class RunFolder:
                     f"{self.path.parent} and {mine!r} here; use another folder"
                 )
 
-    def due(self) -> bool:
-        """Whether it is time to save inside a generation."""
-        return time.monotonic() - self.saved_at >= self.seconds
+    def due(self, *, ended: bool) -> bool:
+        """Whether it is time to save, inside a generation or when one has ended."""
+        since = time.monotonic() - self.saved_at
+        return since >= self.seconds or (ended and since >= PAUSE * self.took)
 
     def save(self, saved: Saved) -> None:
         """Replace the folder's checkpoint; the old one stays until the new one is whole."""
-        value = {"identity": self.identity, **vars(saved)}
-        checkpoint.write(self.path, value)
+        start = time.monotonic()
+        checkpoint.write(self.path, {"identity": self.identity, **vars(saved)})
         self.saved_at = time.monotonic()
+        self.took = self.saved_at - start
 
     def where(self) -> str:
         """A sentence on what is saved, for whoever has to go on from there."""
@@ -110,10 +114,11 @@ class RunFolder:
 
 def identity_of(algorithm: Algorithm, problem: Problem, seed: int) -> dict[str, Any]:
     """What two runs must share for one to go on from the other's checkpoint."""
+    free = set() if getattr(algorithm, "planned", False) else EXTENDABLE
     config = {
         field.name: _plain(getattr(algorithm, field.name))
         for field in fields(cast(Any, algorithm))
-        if field.name not in EXTENDABLE
+        if field.name not in free
     }
     tensors, source = problem.population.tensors, problem.source
     return {

@@ -19,7 +19,7 @@ class Members:
     Attributes:
         tensors: stacked, `(g, ...)` each; zero where the masks say so.
         masks: which weights are there.
-        objectives: `(g, m)`, float64 on the CPU.
+        objectives: `(g, m)`, float64 on the CPU; NaN where the loss is not finite.
         losses: `(g,)`, float64 on the CPU.
         gradients: of the losses, where a search needs them.
     """

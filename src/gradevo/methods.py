@@ -1,4 +1,4 @@
-"""Methods by name, all at one cost: what `gradevo train` and `gradevo compare` run."""
+"""Methods by name, all but fronts at one cost: what `gradevo train` and `gradevo compare` run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -9,7 +9,9 @@ from torch import nn
 from gradevo.algorithms.adaswarm import AdaSwarm
 from gradevo.algorithms.base import Algorithm
 from gradevo.algorithms.gadam import GADAM
+from gradevo.algorithms.gemonn import GEMONN
 from gradevo.algorithms.independent import Independent
+from gradevo.front import Front
 from gradevo.losses import LOSSES, Named
 from gradevo.result import Result
 from gradevo.validation import one_of
@@ -17,11 +19,11 @@ from gradevo.validation import one_of
 
 @dataclass(frozen=True)
 class Method:
-    """An algorithm and which network of its result counts.
+    """An algorithm and which network of its outcome counts.
 
     Attributes:
         algorithm: its config.
-        pick: "best" or "ensemble".
+        pick: "best" or "ensemble", which a front has not.
         meaning: one line for `--help` and tables.
     """
 
@@ -29,8 +31,10 @@ class Method:
     pick: Literal["best", "ensemble"]
     meaning: str
 
-    def network(self, result: Result) -> nn.Module:
+    def network(self, result: Result | Front) -> nn.Module:
         """The network that the method hands over."""
+        if isinstance(result, Front):
+            return result.best()
         return result.best if self.pick == "best" else result.ensemble
 
 
@@ -44,11 +48,16 @@ MEANINGS = {
     "adam-ensemble": "the runs of adam-best-of; their averaged predictions",
     "adaswarm": "one Adam run on a swarm's gradient, for losses that can only be evaluated",
     "adaswarm-paper": "the same in the AdaSwarm paper's setting, one joint swarm a batch",
+    "gemonn": "a front of networks from sparse to dense; its member of the lowest loss",
+    "gemonn-paper": "the same by the GEMONN paper's crossover and zeroing",
 }
 
 
 def method(name: str, loss: str = "cross-entropy", **settings: Any) -> Method:
     """A method by name, at the cost of GADAM with the same settings.
+
+    GEMONN takes them as its own, and costs what they say: by default about the 25,000 passes
+    that GADAM takes.
 
     Args:
         name: one of `MEANINGS`.
@@ -72,6 +81,9 @@ def method(name: str, loss: str = "cross-entropy", **settings: Any) -> Method:
         make: Callable[..., GADAM] = GADAM.paper if name == "gadam-paper" else GADAM
         pick = "ensemble" if name == "gadam-ensemble" else "best"
         return Method(make(**given), pick, MEANINGS[name])
+    if name.startswith("gemonn"):
+        front: Callable[..., GEMONN] = GEMONN.paper if name == "gemonn-paper" else GEMONN
+        return Method(front(**given), "best", MEANINGS[name])
     pick = "ensemble" if name == "adam-ensemble" else "best"
     runs = _independent(name, given)
     return Method(_swarm(name, runs, chosen) if "swarm" in name else runs, pick, MEANINGS[name])

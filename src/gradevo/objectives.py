@@ -1,11 +1,13 @@
 """What members are compared by where one number is not enough; every objective is minimised."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from gradevo.fitness import evaluate
 from gradevo.operators import masks as masking
@@ -109,26 +111,44 @@ def wrong(output: Any, target: Tensor) -> Tensor:
     return (output.argmax(dim=1) != target).double().mean()
 
 
-@torch.no_grad()
 def places(problem: Problem) -> dict[str, float]:
     """How often one row uses each weight: once in a dense layer, once a pixel in a convolution.
 
-    Counted by a forward pass of one row; weights of parts that are not called count once.
+    Counted in a forward pass of one row, over every product that a weight has a part in: tied
+    weights, layers that are called again and time steps add up. One without a product counts once.
     """
-    member = problem.population.member(0)
-    names = {id(parameter): name for name, parameter in member.named_parameters()}
-    uses: dict[str, float] = {}
+    member, device = problem.population.member(0), problem.population.device
+    products = _Products(dict(member.named_parameters()))
+    with evaluating(member), isolated(generator_from(0), device), products, torch.enable_grad():
+        member(problem.valid[0][:1])  # with gradients, as attention's fast path shows no products
+    return {name: products.uses.get(name, 1.0) for name, _ in member.named_parameters()}
 
-    def note(part: nn.Module, _: Any, output: Any) -> None:
-        first = next(t for t in pytree.tree_leaves(output) if isinstance(t, Tensor))
-        for parameter in part.parameters(recurse=False):
-            if parameter.dim() >= 2:
-                channels = parameter.shape[0] if first.dim() > 1 else 1
-                uses[names[id(parameter)]] = max(1.0, first[0].numel() / channels)
 
-    hooks = [part.register_forward_hook(note) for part in member.modules()]
-    with evaluating(member), isolated(generator_from(0), problem.population.device):
-        member(problem.valid[0][:1])
-    for hook in hooks:
-        hook.remove()
-    return {name: uses.get(name, 1.0) for name in names.values()}
+class _Products(TorchDispatchMode):
+    """Counts how often each weight takes part in a product."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.names = {_memory(t): name for name, t in weights.items() if t.dim() >= 2}
+        self.sizes = {name: t.numel() for name, t in weights.items()}
+        self.uses: dict[str, float] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, kind = kwargs or {}, func.overloadpacket
+        result = func(*args, **kwargs)
+        for tensor in filter(torch.is_tensor, pytree.tree_leaves(args)):
+            name = self.names.get(_memory(tensor))
+            if name is not None and kind in flop_registry:
+                flops = flop_registry[kind](*args, **kwargs, out_val=result)
+                self._add(name, flops / 2 / self.sizes[name])
+            elif name is not None and "_rnn" in str(kind):  # a library's own recurrent layer
+                self._add(name, result[0][..., 0].numel())  # once a time step
+        return result
+
+    def _add(self, name: str, times: float) -> None:
+        self.uses[name] = self.uses.get(name, 0.0) + times
+
+
+def _memory(tensor: Tensor) -> int:
+    """Where a tensor and all views of it lie."""
+    return tensor.untyped_storage().data_ptr()

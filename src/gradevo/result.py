@@ -98,9 +98,7 @@ class Result:
             "probabilities": self.probabilities,
             "soup": self.soup_tensors,
         }
-        checkpoint.write(Path(folder) / FILE, value)
-        with checkpoint.replacing(Path(folder) / "history.json") as new:
-            new.write_text(json.dumps(checkpoint.strict(self.history), indent=1))
+        put_away(Path(folder), value)
 
     @classmethod
     def load(cls, folder: str | Path, build: Build) -> Self:
@@ -114,20 +112,13 @@ class Result:
             CheckpointError: no result there, a damaged one, or another architecture.
         """
         value = checkpoint.read(Path(folder) / FILE)
-        members = Population(build, len(value["losses"]), engine=_known(value["engine"]))
-        mine = {name: tuple(t.shape) for name, t in members.tensors.items()}
-        theirs = {name: tuple(t.shape) for name, t in value["tensors"].items()}
-        if mine != theirs:
+        if "soup" not in value:
             raise CheckpointError(
-                f"build: must return the architecture saved in {folder}, got tensors that "
-                f"differ in {sorted(set(mine.items()) ^ set(theirs.items()))[:4]}"
+                f"checkpoint: must hold a Result, got another in {folder}; a front is read by "
+                "Front.load"
             )
-        first = next(iter(value["tensors"].values()))
-        if first.is_floating_point():
-            members.to(first.dtype)
-        members.load(value["tensors"])
         return cls(
-            members=members.eval(),
+            members=restored(build, value["tensors"], value["engine"], folder),
             losses=value["losses"],
             history=value["history"],
             member_steps=value["member_steps"],
@@ -137,6 +128,32 @@ class Result:
         )
 
 
-def _known(engine: str) -> str:
-    """The engine that computed a result, where this machine has it."""
-    return engine if engine in ENGINES else "auto"
+# --- on the disk ---------------------------------------------------------------------------
+
+
+def put_away(folder: Path, value: dict[str, Any]) -> None:
+    """Write a tree of tensors and numbers, and its history once more for people to read."""
+    checkpoint.write(folder / FILE, value)
+    with checkpoint.replacing(folder / "history.json") as new:
+        new.write_text(json.dumps(checkpoint.strict(value["history"]), indent=1))
+
+
+def restored(build: Build, tensors: Tensors, engine: str, folder: str | Path) -> Population:
+    """Members of stacked tensors that were saved in `folder`, in eval mode.
+
+    Raises:
+        CheckpointError: `build` returns another architecture.
+    """
+    first = next(iter(tensors.values()))
+    members = Population(build, len(first), engine=engine if engine in ENGINES else "auto")
+    mine = {name: tuple(t.shape) for name, t in members.tensors.items()}
+    theirs = {name: tuple(t.shape) for name, t in tensors.items()}
+    if mine != theirs:
+        raise CheckpointError(
+            f"build: must return the architecture saved in {folder}, got tensors that "
+            f"differ in {sorted(set(mine.items()) ^ set(theirs.items()))[:4]}"
+        )
+    if first.is_floating_point():
+        members.to(first.dtype)
+    members.load(tensors)
+    return members.eval()

@@ -5,27 +5,45 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Self, overload
 
 import numpy as np
 import torch
 from torch import Generator
 
 from gradevo.algorithms.base import Algorithm, Info
+from gradevo.algorithms.gemonn import GEMONN
 from gradevo.callbacks import Callback, JsonLines, ProgressBar
 from gradevo.checks import check_arguments, is_cross_entropy, not_finite, try_once
 from gradevo.data import DataLike, prepare
 from gradevo.denormals import flushed
 from gradevo.errors import DivergedError
 from gradevo.folder import Checkpoint, RunFolder, Saved, healthy, identity_of, placed
+from gradevo.front import Front, front_of
 from gradevo.operators.survival import top
 from gradevo.population import Build, Loss, Population
 from gradevo.problem import Problem
 from gradevo.randomness import generator_from, spawn
 from gradevo.result import Result
 from gradevo.soup import greedy_soup
+from gradevo.structure import Tensors
 
 
+@overload
+def fit(
+    algorithm: GEMONN,
+    build: Build,
+    loss: Loss,
+    train: DataLike,
+    *,
+    valid: DataLike | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    engine: str = "auto",
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | Checkpoint | None = None,
+) -> Front: ...
+@overload
 def fit(
     algorithm: Algorithm,
     build: Build,
@@ -38,11 +56,25 @@ def fit(
     engine: str = "auto",
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | Checkpoint | None = None,
-) -> Result:
+) -> Result: ...
+def fit(
+    algorithm: Algorithm,
+    build: Build,
+    loss: Loss,
+    train: DataLike,
+    *,
+    valid: DataLike | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    engine: str = "auto",
+    callbacks: Sequence[Callback] = (),
+    checkpoint: str | Path | Checkpoint | None = None,
+) -> Result | Front:
     """Train a population of networks and return what came of it.
 
     The same call made again with the same `checkpoint` goes on from what is there, bit for
-    bit as if it had never stopped; with more generations it extends a finished run.
+    bit as if it had never stopped; with more generations it extends a finished run, but for
+    `GEMONN`, which plans all of them ahead.
 
     Args:
         algorithm: a config, `GADAM(...)` for example.
@@ -60,7 +92,8 @@ def fit(
         checkpoint: a folder to save to and go on from, or a `Checkpoint`.
 
     Returns:
-        The result: `best`, `ensemble`, `soup`, `members`, `history`.
+        The result: `best`, `ensemble`, `soup`, `members`, `history`. For `GEMONN` a `Front`:
+        `knee`, `best()`, `sparsest(max_loss=)`, `members`, `table()`, `history`.
 
     Raises:
         TypeError, ValueError: bad data or arguments, before any work.
@@ -120,7 +153,7 @@ class _Run:
         if self.folder is not None:
             self.callbacks.append(JsonLines(self.folder.log, self.history))
 
-    def to_the_end(self) -> Result:
+    def to_the_end(self) -> Result | Front:
         """Step until the algorithm has finished, saving, showing and logging."""
         bar = ProgressBar(self.algorithm.generations, len(self.history))
         with _Interrupt() as interrupt, bar, flushed():
@@ -130,10 +163,11 @@ class _Run:
                 bar.update(self.algorithm.progress(self.problem, self.state), info)
                 stop = info is not None and self._end_generation(info)
                 interrupted = interrupt.seen
-                self._save(ended=info is not None, now=interrupted)
+                last = stop or self.algorithm.finished(self.state)
+                self._save(ended=info is not None, now=interrupted or last)
                 if interrupted:
                     raise KeyboardInterrupt(self._where())
-        return self._result()
+        return self._outcome()
 
     def _step(self) -> Info | None:
         try:
@@ -168,21 +202,26 @@ class _Run:
         return self.folder.where() if self.folder else "No checkpoint was asked for"
 
     def _save(self, *, ended: bool, now: bool) -> None:
-        """Save at the end of a generation, when asked or when it is time.
+        """Save when asked or when it is time.
 
         Within a generation, not while every member's weights have become NaN: then what is
         on disk is the last that is good.
         """
         population = self.problem.population
-        if self.folder is None or not (ended or now or self.folder.due()):
+        if self.folder is None or not (now or self.folder.due(ended=ended)):
             return
         if ended or healthy(population):
             self.folder.save(Saved(self.state, self.history, population.engine))
 
-    def _result(self) -> Result:
+    def _outcome(self) -> Result | Front:
         """The survivors, compared on all validation rows."""
-        problem, population = self.problem, self.problem.population
         tensors, _ = self.algorithm.survivors(self.state)
+        if isinstance(self.algorithm, GEMONN):
+            return front_of(self.problem, self.algorithm.objectives, tensors, self.history)
+        return self._result(tensors)
+
+    def _result(self, tensors: Tensors) -> Result:
+        problem, population = self.problem, self.problem.population
         losses = problem.evaluate(tensors)
         order = top(losses, population.size)
         tensors = {name: t[order.to(t.device)] for name, t in tensors.items()}

@@ -7,9 +7,10 @@ the signs of both parents' gradients guide (`search="crossover"`), and single en
 Deviations of the default from the paper, each an argument:
 
 - One network walks down a ladder of densities (`search="ladder"`): after some dense training it
-  loses its smallest weights, little by little, and learns in between by an optimiser whose moments
-  are zero where a weight is gone. Every rung is offered to the population. Crossover trains every
-  density from nothing; a walker has all the steps before behind it.
+  loses its smallest weights, little by little, then regains weights where the gradient is largest,
+  and learns in between by an optimiser whose moments are zero where a weight is gone. Every rung is
+  offered to the population. Crossover trains every density from nothing; a walker has all the
+  steps before behind it.
 - The sparser it is, the larger its learning rate (`rate_power`): fewer weights must carry more.
 - No zeroing empties a unit.
 - Members are compared on the same validation rows for the whole run, so that none is kept for a
@@ -60,6 +61,7 @@ class GEMONN(LearningConfig):
             a module that return a number; all are minimised.
         search: "ladder", or "crossover" (the paper).
         dense: ladder: share of the generations before the first weight goes.
+        climb: ladder: share of the other generations in which it goes up again.
         lowest: ladder: density at its foot.
         rate_power: ladder: the learning rate at density d is `lr` d^-`rate_power`.
         validation_batch: ladder: validation rows that members are compared on, drawn once; None:
@@ -96,6 +98,7 @@ class GEMONN(LearningConfig):
     objectives: Sequence[Objective] = ("density", "loss")
     search: Literal["ladder", "crossover"] = "ladder"
     dense: float = 0.15
+    climb: float = 0.5
     lowest: float = 0.002
     rate_power: float = 0.25
     validation_batch: int | None = 2048
@@ -112,6 +115,7 @@ class GEMONN(LearningConfig):
         validation.at_least("generations", self.generations, 1)
         validation.one_of("search", self.search, SEARCHES)
         validation.share("dense", self.dense)
+        validation.share("climb", self.climb)
         validation.share("lowest", self.lowest)
         validation.positive("lowest", self.lowest)
         validation.not_negative("rate_power", self.rate_power)
@@ -135,7 +139,10 @@ class GEMONN(LearningConfig):
 
     @property
     def passes(self) -> int:
-        """Forward-backward passes of one network in a run, fine-tuning not counted."""
+        """Forward-backward passes of one network in a run.
+
+        Not counted: fine-tuning, and one for every rung of the ladder that regains weights.
+        """
         if self.search == "ladder":
             return self.generations * self.steps
         return self.population * (1 + (2 if self.reevaluate else 1) * self.generations)
@@ -189,11 +196,14 @@ class GEMONN(LearningConfig):
         rows: Tensor | None,
         losses: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Objectives `(g, m)` and losses `(g,)`, on validation rows where none are given."""
+        """Objectives `(g, m)` and losses `(g,)`, on validation rows where none are given.
+
+        A member without a finite loss has no objectives: NaN, which is never better.
+        """
         if losses is None:
             losses = problem.evaluate(tensors, rows)
         found = measures.columns(problem, self.objectives, tensors, masks, losses, rows)
-        return found, losses
+        return found.masked_fill(~losses.isfinite().unsqueeze(1), torch.nan), losses
 
     def survive(self, state: "GEMONNState", children: Members) -> tuple["GEMONNState", Info]:
         """The best N of members and children by NSGA-II."""
@@ -204,8 +214,7 @@ class GEMONN(LearningConfig):
                 f"{len(union)}; the likely cause is a learning rate that is too high (try lr / "
                 "10) or NaN in the data"
             )
-        known = torch.where(union.losses.isfinite().unsqueeze(1), union.objectives, torch.nan)
-        chosen = pareto.survivors(known, self.population)
+        chosen = pareto.survivors(union.objectives, self.population)
         state = replace(state, members=union.take(chosen), generation=state.generation + 1)
         return state, self._info(state, chosen)
 

@@ -15,6 +15,7 @@ from gradevo.learning import clone
 from gradevo.members import Members
 from gradevo.operators import masks as masking
 from gradevo.operators import pareto
+from gradevo.operators.crossover import rare
 from gradevo.operators.gsbx import gsbx, sbx
 from gradevo.polish import polish
 from gradevo.problem import Problem
@@ -60,8 +61,10 @@ def breed(config: "GEMONN", state: "GEMONNState") -> Tensors:
         both = _crossed(config, state, first, second, name)
         child = torch.cat(both)[: len(members)]
         bound = config.box[0 if name in members.masks else 1]
-        gone = torch.rand(child.shape, generator=generator) < 1 / entries
-        children[name] = child.clamp(-bound, bound).masked_fill(gone.to(child.device), 0)
+        child = child.clamp_(-bound, bound)
+        gone = rare(child, 1 / entries, generator) if entries > 1 else torch.arange(0)
+        child.view(-1)[gone.to(child.device)] = 0
+        children[name] = child
     return children
 
 
@@ -119,7 +122,9 @@ def _fine_tuned(
     steps = tuning_steps(config.fine_tune, float(densities[i]), float(densities.max()))
     one = children.take(torch.tensor([i]))
     batch = cast(tuple[Tensor, Tensor], state.batch)
-    tuned = polish(problem.alone, one.tensors, one.masks, batch, steps, config.lr)
+    device = problem.population.device
+    with preserved(device), following(state.streams.noise, device):
+        tuned = polish(problem.alone, one.tensors, one.masks, batch, steps, config.lr)
     tensors = clone(children.tensors)
     for name, tensor in tensors.items():
         tensor[i] = tuned[name][0]

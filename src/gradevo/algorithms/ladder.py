@@ -1,4 +1,8 @@
-"""GEMONN's default search: one network walks down a ladder of densities and learns on every rung.
+"""GEMONN's default search: one network walks a ladder of densities and learns on every rung.
+
+Down it loses its smallest weights; up again it regains weights where the gradient is largest, as
+zeros, so that every denser network starts from a sparser one that is better trained than any
+before. A front from one walk has few networks that are no better than sparser ones.
 
 Source of gradual magnitude pruning: Zhu and Gupta, "To prune, or not to prune", 2017; here the
 rungs are equal factors, not a cubic curve, and every one of them is kept.
@@ -16,22 +20,28 @@ from gradevo.operators import masks as masking
 from gradevo.operators.masks import Masks
 from gradevo.operators.selection import finite_or_worst
 from gradevo.problem import Problem
+from gradevo.randomness import following, preserved
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
     from gradevo.algorithms.gemonn import GEMONN, GEMONNState
 
 
-def rung(generation: int, generations: int, dense: float, lowest: float) -> float:
-    """Density of a generation's child: 1 at first, then down by equal factors.
+def rung(generation: int, generations: int, dense: float, climb: float, lowest: float) -> float:
+    """Density of a generation's child: 1 at first, then down by equal factors, and up again.
 
     Example:
-        >>> [rung(i, 4, dense=0.5, lowest=0.01) for i in range(4)]
-        [1.0, 1.0, 0.1, 0.01]
+        >>> [rung(i, 6, dense=0.3, climb=0.5, lowest=0.01) for i in range(6)]
+        [1.0, 1.0, 0.1, 0.01, 0.1, 1.0]
     """
     first = math.ceil(dense * generations)
-    down = max(0, generation + 1 - first) / max(1, generations - first)
-    return round(lowest**down, 12)
+    up = math.floor(climb * (generations - first))
+    bottom = generations - up  # the first generation of the climb
+    if generation < bottom:
+        depth = max(0, generation + 1 - first) / max(1, bottom - first)
+    else:
+        depth = 1 - (generation + 1 - bottom) / up
+    return float(f"{lowest**depth:.12g}")
 
 
 def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | None:
@@ -48,16 +58,34 @@ def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | 
 
 def next_rung(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Phase:
     """The walker before it learns at its next density."""
-    density = rung(state.generation, config.generations, config.dense, config.lowest)
+    shape = config.dense, config.climb, config.lowest
+    density = rung(state.generation, config.generations, *shape)
     tensors, masks, optimizer = _walker(state)
     keep = torch.tensor([round(density * masking.total(masks))])
-    masks = masking.thin(tensors, masks, keep, free=masking.gates(masks))
-    tensors = masking.masked(tensors, masks)
+    if int(keep) > int(masking.count(masks)):
+        masks = masking.grow(masks, _slopes(problem, state, tensors), keep)
+    else:
+        masks = masking.thin(tensors, masks, keep, free=masking.gates(masks))
+        tensors = masking.masked(tensors, masks)
     hyper = same_for_all(config.start_values(), 1)
-    hyper["lr"] = hyper["lr"] * density**-config.rate_power
+    hyper["lr"] = hyper["lr"] * masking.density(masks) ** -config.rate_power
     unknown = torch.full((1,), torch.inf, dtype=torch.float64)
     mean = clone(tensors) if config.average else None
-    return Phase(tensors, hyper, unknown, mean=mean, masks=masks, optimizer=optimizer)
+    kept = clone(tensors) if config.backoff else None
+    return Phase(tensors, hyper, unknown, kept, mean, masks=masks, optimizer=optimizer)
+
+
+def _slopes(problem: Problem, state: "GEMONNState", tensors: Tensors) -> Tensors:
+    """The gradient of all weights on a new batch, of those that are gone as well."""
+    population, device = problem.alone.population, problem.population.device
+    population.load(tensors)
+    population.gradient()
+    with preserved(device):
+        x, y = problem.source.draw(state.streams.data, 1, shared=True)
+        with following(state.streams.noise, device):
+            population.accumulate(problem.loss, x.to(device), y.to(device))
+    state.passes += 1
+    return population.gradients()
 
 
 def _walker(state: "GEMONNState") -> tuple[Tensors, Masks, Any]:
@@ -75,11 +103,11 @@ def _finite(tensors: Tensors) -> bool:
 
 
 def _offered(config: "GEMONN", problem: Problem, state: "GEMONNState", phase: Phase) -> Members:
-    """The walker as it is, or the running mean of its weights, whichever is better."""
+    """The walker as it is, the running mean of its weights, or its best at a check."""
     assert phase.masks is not None
     phase.tensors = clone(phase.tensors)
     found: list[Members] = []
-    for tensors in filter(None, (phase.tensors, phase.mean)):
+    for tensors in filter(None, (phase.tensors, phase.mean, phase.kept)):
         worth = config.measured(problem.alone, tensors, phase.masks, state.rows)
         found.append(Members(clone(tensors), phase.masks, *worth))
     return min(found, key=lambda one: _first(finite_or_worst(one.losses)))

@@ -1,5 +1,7 @@
 """How two parents make a child: pure functions of one stacked tensor of each."""
 
+import math
+
 import torch
 from torch import Generator, Tensor
 
@@ -55,6 +57,17 @@ def toss(like: Tensor, probability: Tensor, generator: Generator) -> Tensor:
     """A coin for every entry of `(n, ...)`, true with its row's probability `(n,)`; on the CPU."""
     rows = probability.cpu().view(-1, *([1] * (like.dim() - 1)))
     return torch.rand(like.shape, generator=generator) < rows
+
+
+def rare(like: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Flat positions of the entries whose coin shows, where that is seldom; some may come twice.
+
+    As many draws as hits instead of one an entry. An entry is hit by a Poisson number of them, of
+    rate -log(1 - p), so it is hit at all with probability p, independently of the others.
+    """
+    expected = torch.tensor(-like.numel() * math.log1p(-probability), dtype=torch.float64)
+    hits = int(torch.poisson(expected, generator=generator))
+    return torch.randint(like.numel(), (hits,), generator=generator)
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:

@@ -90,7 +90,10 @@ def gsbx(
     low = middle - half * _beta(power, slope1 > 0, slope1 < 0, outwards)
     high = middle + half * _beta(power, slope2 < 0, slope2 > 0, outwards)
     low, high = _keep_zeros((x1, x2), (low, high), keep, generator)
-    low, high = _exchange((low, high), (slope1, slope2), exchange, generator)
+    if exchange:
+        odd = (u * 2**24).int() & 1  # the draw's last bit is a coin of its own
+        open_to = odd.bool() if exchange == 0.5 else _coins(low, exchange, generator)
+        low, high = _exchange((low, high), (slope1, slope2), open_to)
     return torch.where(swapped, high, low), torch.where(swapped, low, high)
 
 
@@ -121,15 +124,15 @@ def _keep_zeros(
 def _exchange(
     children: tuple[Tensor, Tensor],
     slopes: tuple[Tensor, Tensor],
-    probability: float,
-    generator: Generator,
+    open_to: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The directed exchange; both children are read before either is written."""
-    if probability == 0:
-        return children
     low, high = children
-    coins = toss(low, torch.full((len(low),), probability), generator).to(low.device)
     return (
-        torch.where(coins & (slopes[0] < 0), high, low),
-        torch.where(coins & (slopes[1] > 0), low, high),
+        torch.where(open_to & (slopes[0] < 0), high, low),
+        torch.where(open_to & (slopes[1] > 0), low, high),
     )
+
+
+def _coins(like: Tensor, probability: float, generator: Generator) -> Tensor:
+    return toss(like, torch.full((len(like),), probability), generator).to(like.device)

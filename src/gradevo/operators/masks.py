@@ -95,7 +95,7 @@ def thin(tensors: Mapping[str, Tensor], masks: Masks, keep: Tensor, free: Collec
         >>> thin(w, full(w, ["w"]), torch.tensor([2]), free=())["w"].int().tolist()
         [[[0, 1], [1, 0]]]
     """
-    worth = {n: tensors[n].abs().float().masked_fill(~mask, -1) for n, mask in masks.items()}
+    worth = {n: tensors[n].abs().masked_fill(~mask, -1) for n, mask in masks.items()}
     for name in worth.keys() - set(free):
         worth[name] = _safe(worth[name], masks[name])
     return _largest(worth, masks, keep)
@@ -139,7 +139,7 @@ def grow(masks: Masks, gradients: Mapping[str, Tensor], keep: Tensor) -> Masks:
     Source: Evci et al., "Rigging the Lottery: Making All Tickets Winners", 2020.
     """
     worth = {
-        name: gradients[name].abs().float().nan_to_num().masked_fill(mask, torch.inf)
+        name: gradients[name].abs().nan_to_num().masked_fill(mask, torch.inf)
         for name, mask in masks.items()
     }
     return _largest(worth, masks, keep)
