@@ -80,7 +80,7 @@ CASES = [
     Case("LeNet-5", LeNet5, (128, 1, 28, 28), 10, nn.CrossEntropyLoss(), 100, LENET_GOAL),
     Case("10 neurons", small(1000, False), (128, INPUTS), 1000, nn.CrossEntropyLoss(), 20, None),
 ]  # fmt: skip
-DEFAULT = "rank (default)"
+DEFAULT = "default"
 
 
 def criteria(case: Case) -> dict[str, nn.Module]:
@@ -89,7 +89,7 @@ def criteria(case: Case) -> dict[str, nn.Module]:
     return {
         "plain": case.loss,
         DEFAULT: SwarmLoss(case.loss, bounds=bounds),
-        "tie": SwarmLoss(case.loss, bounds=bounds, estimator="tie"),
+        "rank, a row": SwarmLoss(case.loss, bounds=bounds, scope="row"),
         "regression": SwarmLoss(case.loss, bounds=bounds, estimator="regression"),
         "paper": SwarmLoss.paper(case.loss, bounds=bounds),
     }

@@ -97,8 +97,8 @@ class GEMONN(LearningConfig):
     backoff: bool = False
     objectives: Sequence[Objective] = ("density", "loss")
     search: Literal["ladder", "crossover"] = "ladder"
-    dense: float = 0.15
-    climb: float = 0.5
+    dense: float = 0.05
+    climb: float = 0.6
     lowest: float = 0.002
     rate_power: float = 0.25
     validation_batch: int | None = 2048

@@ -8,7 +8,6 @@ direction is the one of what goes into the sigmoid; the gradient of cross-entrop
 import re
 from typing import Any
 
-import torch
 from torch import Tensor
 
 SATURATING = ("Sigmoid", "Tanh", "Softmax", "SafeSoftmax")
@@ -48,5 +47,6 @@ def slope(w: Tensor, low: float, high: float) -> Tensor:
 
     Outputs outside of the bounds do not come from such a sigmoid: there it is 1.
     """
-    q = (w - low) / (high - low)
-    return torch.where((q < 0) | (q > 1), 1.0, 4 * (q * (1 - q)).clamp(min=FLATTEST))
+    found = (w - low).mul_(high - w).mul_(4 / (high - low) ** 2)  # 4 q (1 - q)
+    outside = found < 0
+    return found.clamp_(min=4 * FLATTEST).masked_fill_(outside, 1.0)

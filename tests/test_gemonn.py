@@ -1,0 +1,757 @@
+"""GEMONN: the ladder, the paper's search, and what both promise of a front."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gradevo.algorithms import guided
+from gradevo.algorithms.gemonn import GEMONN
+from gradevo.algorithms.guided import tuning_steps
+from gradevo.algorithms.ladder import next_rung, rung
+from gradevo.errors import DivergedError
+from gradevo.learning import clone
+from gradevo.models import LeNet5
+from gradevo.operators import masks as masking
+from gradevo.operators import pareto
+from gradevo.operators.gsbx import gsbx
+from gradevo.polish import polish
+from gradevo.randomness import generator_from
+from modules import ZOO
+from problems import Everything, bits, make_problem, run, stored
+
+LADDER = GEMONN(
+    population=6, generations=10, steps=12, batch_size=16, lr=0.02, lowest=0.25, dense=0.15,
+    climb=0.5, validation_batch=None,
+)  # fmt: skip
+PAPER = GEMONN.paper(population=6, generations=8, batch_size=16, lr=0.02, fine_tune=12)
+BOTH = pytest.mark.parametrize("algorithm", [LADDER, PAPER], ids=["ladder", "paper"])
+
+
+def counting(loss=F.cross_entropy):
+    """A loss, and the list of its calls with gradients."""
+    calls = []
+
+    def counted(output, target):
+        if torch.is_grad_enabled():
+            calls.append(target)
+        return loss(output, target)
+
+    return counted, calls
+
+
+def spoil(problem, *rows):
+    for leaf in problem.population.leaves.values():
+        leaf.data[list(rows)] = math.nan
+    return problem
+
+
+def states(algorithm, problem, seed=0):
+    """The state before every step, and the last one."""
+    state = algorithm.init(problem, generator_from(seed))
+    while not algorithm.finished(state):
+        yield state
+        state = algorithm.step(problem, state)[0]
+    yield state
+
+
+def walked(algorithm, problem):
+    """The walker after every rung."""
+    state = algorithm.init(problem, generator_from(0))
+    while not algorithm.finished(state):
+        state = algorithm.step(problem, state)[0]
+        yield state.phase
+
+
+def sound(members):
+    """Weights are zero exactly where the masks say that they are gone."""
+    return all(torch.equal(members.tensors[n] != 0, mask) for n, mask in members.masks.items())
+
+
+def clean(tensors, masks):
+    """Weights are zero where the masks say that they are gone."""
+    return not any(bool(tensors[name][~mask].any()) for name, mask in masks.items())
+
+
+# --- the ladder ----------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 60), st.floats(0.001, 1), st.floats(0, 1), st.floats(1e-9, 1))
+def test_the_ladder_starts_dense_goes_down_to_its_foot_and_up_again(
+    generations, dense, climb, lowest
+):
+    rungs = [rung(i, generations, dense, climb, lowest) for i in range(generations)]
+    first = math.ceil(dense * generations)
+    up = math.floor(climb * (generations - first))
+    down, back = rungs[first : generations - up], rungs[generations - up :]
+    assert rungs[:first] == [1.0] * first
+    assert rungs == rungs[:first] + down + back
+    assert down == sorted(down, reverse=True) and back == sorted(back)
+    assert all(0 < density <= 1 for density in rungs)
+    if down:
+        assert down[-1] == pytest.approx(lowest)
+    if back:
+        assert back[-1] == 1
+    for way in ([1.0, *down], [lowest, *back]):
+        factors = [b / a for a, b in pairwise(way)]
+        assert factors == pytest.approx(factors[:1] * len(factors))
+
+
+@pytest.mark.parametrize("lowest", [0.25, 0.02, 1e-300])
+def test_the_walker_has_the_density_of_its_rung_and_no_unit_without_weights(lowest):
+    problem = make_problem(size=6)
+    algorithm, densities = replace(LADDER, lowest=lowest), []
+    for phase in walked(algorithm, problem):
+        wanted = round(56 * rung(len(densities), 10, 0.15, 0.5, lowest))
+        assert int(masking.count(phase.masks)) == max(wanted, 11)
+        assert all(bool(mask.flatten(2).any(2).all()) for mask in phase.masks.values())
+        for name, mask in phase.masks.items():
+            assert not phase.tensors[name][~mask].any()
+            assert not phase.mean[name][~mask].any()
+        densities.append(float(masking.density(phase.masks)))
+    assert densities[:2] == [1.0, 1.0]
+    assert min(densities) == max(round(56 * lowest), 11) / 56
+    assert densities[-1] == 1
+
+
+def test_weights_come_back_as_zeros_and_then_learn():
+    problem = make_problem(size=6)
+    algorithm = replace(LADDER, generations=7)
+    state = algorithm.init(problem, generator_from(0))
+    for _ in range(5):
+        state, _ = algorithm.step(problem, state)
+    before = stored(state).phase
+    after = next_rung(algorithm, problem, stored(state))
+    back = {name: mask & ~before.masks[name] for name, mask in after.masks.items()}
+    assert sum(int(mask.sum()) for mask in back.values()) == 28 - 14  # from a quarter to a half
+    assert all(torch.equal(after.tensors[n], t) for n, t in before.tensors.items())
+    assert not any(bool((before.masks[n] & ~mask).any()) for n, mask in after.masks.items())
+    state, _ = algorithm.step(problem, state)
+    for name, mask in back.items():
+        assert torch.equal(state.phase.masks[name], after.masks[name])
+        assert (state.phase.tensors[name][mask] != 0).all()
+
+
+def test_the_mean_is_offered_and_the_walker_goes_on_from_its_own_weights():
+    problem = make_problem(size=6)
+    plain, averaged, checked = (
+        [clone(phase.tensors) for phase in walked(replace(LADDER, **changes), problem)]
+        for changes in ({"average": 0.0}, {}, {"backoff": True, "checks": 3})
+    )
+    assert bits(plain) == bits(averaged) == bits(checked)
+
+
+def test_the_optimisers_moments_are_carried_from_rung_to_rung():
+    for rungs, phase in enumerate(walked(LADDER, make_problem(size=6)), start=1):
+        assert {float(numbers["step"]) for numbers in phase.optimizer[0].values()} == {12 * rungs}
+
+
+def test_a_sparser_walker_learns_at_a_larger_rate():
+    problem = make_problem(size=6)
+    for power in (0.0, 0.25, 1.0):
+        algorithm = replace(LADDER, rate_power=power)
+        for phase in walked(algorithm, problem):
+            density = float(masking.density(phase.masks))
+            assert float(phase.hyper["lr"]) == pytest.approx(0.02 * density**-power)
+
+
+@pytest.mark.parametrize("lowest", [0.25, 0.1])
+def test_where_every_weight_counts_the_front_spans_from_the_foot_to_dense(lowest):
+    x = torch.randn(96, 8, generator=generator_from(0))
+    y = x @ torch.randn(8, 6, generator=generator_from(1))
+    problem = make_problem(lambda: nn.Linear(8, 6), F.mse_loss, size=14, rows=(x, y))
+    algorithm = replace(LADDER, population=14, generations=12, steps=60, lr=0.1, lowest=lowest)
+    state, infos = run(algorithm, problem)
+    on_front = pareto.fronts(state.members.objectives) == 0
+    counts = masking.count(state.members.masks)[on_front].tolist()
+    assert {48, max(round(48 * lowest), 6)} <= set(counts)
+    assert infos[-1]["front"] == len(counts) > 5
+    assert infos[-1]["densities"] == state.members.densities().tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_density_is_worse_off_than_by_a_random_start(seed):
+    problem = make_problem(size=6)
+    start = LADDER.init(problem, generator_from(seed)).members
+    members = run(LADDER, problem, seed)[0].members
+    for density, loss in zip(start.densities(), start.losses, strict=True):
+        best = members.losses[members.densities() <= density].min()
+        assert best < loss if density > 0.25 else best <= loss
+
+
+def test_with_room_for_all_nothing_that_was_seen_is_better_than_the_front():
+    problem, seen = make_problem(size=20), []
+    for state in states(replace(LADDER, population=20), problem):
+        seen.append(state.members.objectives)
+    for point in torch.cat(seen):
+        assert (seen[-1] <= point).all(1).any()
+
+
+def test_the_dense_child_is_what_adam_makes_of_the_densest_member():
+    problem = make_problem(size=6)
+    algorithm = replace(LADDER, generations=1, average=0.0)
+    state = algorithm.init(problem, generator_from(0))
+    copy = stored(state)
+    problem.population.load(copy.members.tensors)
+    module = problem.population.member(5)
+    optimizer = torch.optim.Adam(module.parameters(), 0.02)
+    for _ in range(12):
+        x, y = problem.source.draw(copy.streams.data, 1, False)
+        optimizer.zero_grad()
+        F.cross_entropy(module(x[0]), y[0]).backward()
+        optimizer.step()
+    state, info = algorithm.step(problem, state)
+    for name, parameter in module.named_parameters():
+        torch.testing.assert_close(state.phase.tensors[name][0], parameter.detach())
+    with torch.no_grad():
+        loss = float(F.cross_entropy(module(problem.valid[0]), problem.valid[1]))
+    assert info["best"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_constant_loss_prunes_and_moves_no_weight_that_is_left():
+    problem = make_problem(size=6, loss=lambda output, target: output.sum() * 0 + 1)
+    start = LADDER.init(problem, generator_from(0)).members
+    for state in states(LADDER, problem):
+        members = state.members
+        assert set(members.losses.tolist()) == {1.0}
+        assert clean(members.tensors, members.masks)
+        for i in range(6):
+            origins = [
+                all(
+                    bool(((t[i] == start.tensors[n][j]) | (t[i] == 0)).all())
+                    for n, t in members.tensors.items()
+                )
+                for j in range(6)
+            ]
+            assert any(origins)
+
+
+def test_with_backoff_a_child_is_the_best_of_its_checks():
+    problem = make_problem(size=6)
+    hasty = replace(LADDER, generations=1, lr=0.3, average=0.0)
+    losses = [run(replace(hasty, steps=steps), problem)[1][-1]["best"] for steps in range(1, 13)]
+    worse = max(i for i in range(1, 12) if losses[i] > min(losses[:i]))
+    hasty = replace(hasty, steps=worse + 1, backoff=True)
+    kept = run(replace(hasty, checks=worse + 1), problem)[1][-1]["best"]
+    assert kept == min(losses[: worse + 1]) < losses[worse]
+    assert run(hasty, problem)[1][-1]["best"] == losses[worse]
+
+
+def test_epochs_count_for_one_child_and_every_rung_upwards_is_a_pass_more():
+    loss, calls = counting()
+    algorithm = replace(LADDER, epochs=2, generations=3, clip=0.5, schedule="linear")
+    state, infos = run(algorithm, make_problem(loss=loss, size=6))
+    assert len(calls) == state.passes == infos[-1]["member_steps"] == 3 * 2 * 4 + 1
+    calls.clear()
+    state, infos = run(LADDER, make_problem(loss=loss, size=6))
+    assert len(calls) == state.passes == infos[-1]["member_steps"] == LADDER.passes + 4
+
+
+def test_members_are_compared_on_the_same_validation_rows_for_the_whole_run():
+    problem = make_problem(size=6)
+    for state in states(replace(LADDER, validation_batch=10), problem):
+        assert state.rows.shape == (10,)
+        again = problem.evaluate(state.members.tensors, state.rows)
+        torch.testing.assert_close(state.members.losses, again)
+
+
+# --- divergence, on either search ----------------------------------------------------------
+
+
+def test_a_walker_that_diverges_goes_on_from_the_best_member():
+    problem = make_problem(size=6)
+    wild = replace(LADDER, optimizer="SGD", lr=1e30)
+    start = wild.init(problem, generator_from(0)).members
+    best = start.losses.argmin()
+    for i, phase in enumerate(walked(wild, problem)):
+        assert not all(t.isfinite().all() for t in phase.tensors.values())
+        wanted = round(56 * rung(i, 10, 0.15, 0.5, 0.25))
+        assert int(masking.count(phase.masks)) == wanted
+    state, infos = run(wild, problem)
+    assert all(info["best"] == float(start.losses[best]) for info in infos)
+    again = next_rung(wild, problem, replace(state, generation=6))
+    there = {name: mask[best] for name, mask in start.masks.items()}
+    for name, mask in there.items():
+        kept = again.masks[name][0] & mask
+        assert torch.equal(again.tensors[name][0][kept], start.tensors[name][best][kept])
+    assert again.optimizer is None
+
+
+@BOTH
+@pytest.mark.parametrize("rows", [(5,), (0,), (0, 1, 3, 4, 5)])
+def test_members_of_nan_are_survived(algorithm, rows):
+    state, infos = run(algorithm, spoil(make_problem(Everything, size=6), *rows))
+    finite = int(state.members.losses.isfinite().sum())
+    assert finite == 6 if len(rows) == 1 else finite > 1
+    assert all(math.isfinite(info["best"]) for info in infos)
+    assert algorithm.survivors(state)[1].isfinite().tolist() == [True] * finite + [False] * (
+        6 - finite
+    )
+
+
+@BOTH
+def test_members_of_nan_alone_stop_a_run(algorithm):
+    problem = spoil(make_problem(size=6), *range(6))
+    for changes in ({}, {"generations": 1}):
+        with pytest.raises(DivergedError, match=r"loss: must be finite .* got NaN"):
+            run(replace(algorithm, **changes), problem)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_member_whose_loss_is_not_finite_is_never_a_parent_nor_on_the_front(bad):
+    """Its other objectives would be the best of all."""
+
+    def loss(output, target):
+        value = F.cross_entropy(output, target)
+        return value * 0 + bad if float(output.detach().abs().max()) > 1e3 else value
+
+    problem = make_problem(loss=loss, size=6)
+    problem.population.leaves["2.bias"].data[0] = 1e4  # the sparsest
+    algorithm = replace(PAPER, objectives=("density", "error"), box=(10.0, 1e5))
+    for state in states(algorithm, problem):
+        members = state.members
+        assert members.objectives.isnan().all(1).equal(~members.losses.isfinite())
+        if state.generation:
+            assert members.losses.isfinite().all()
+        if state.children is not None:
+            assert state.children.losses.isfinite().all()
+        elif members.gradients is not None:
+            assert (guided.breed(algorithm, stored(state))["2.bias"] < 1e3).all()
+
+
+# --- edges of both searches ----------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.parametrize("generations", [1, 2])
+def test_small_and_odd_populations_and_short_runs(algorithm, size, generations):
+    algorithm = replace(algorithm, population=size, generations=generations)
+    state, infos = run(algorithm, make_problem(Everything, size=size))
+    assert len(infos) == generations == state.generation
+    assert len(state.members) == size
+    assert len(infos[-1]["survivors"]) == size
+    assert algorithm.survivors(state)[1].tolist() == sorted(state.members.losses.tolist())
+
+
+def largest(module):
+    return max(float(p.abs().max()) for p in module.parameters())
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "objectives",
+    [("flops", "loss"), ("bytes", "error"), ("density", "error"), (largest, "loss"),
+     ("density", "loss", "error"), ("density", "loss", lambda module: 3.0)],
+    ids=["flops", "bytes", "error", "function", "three", "constant"],
+)  # fmt: skip
+def test_any_objectives_make_a_front(algorithm, objectives):
+    algorithm = replace(algorithm, objectives=objectives)
+    state, infos = run(algorithm, make_problem(size=6))
+    members = state.members
+    assert members.objectives.shape == (6, len(objectives))
+    assert infos[-1]["objectives"] == members.objectives.tolist()
+    assert infos[-1]["front"] == int((pareto.fronts(members.objectives) == 0).sum()) >= 2
+    if "loss" in objectives:
+        assert torch.equal(members.objectives[:, objectives.index("loss")], members.losses)
+    if "density" in objectives:
+        at = objectives.index("density")
+        assert torch.equal(members.objectives[:, at], members.densities())
+
+
+def one(module):
+    return 1.0
+
+
+def two(module):
+    return 2.0
+
+
+@BOTH
+def test_constant_objectives_and_equal_members_end_a_run_like_others(algorithm):
+    state, infos = run(replace(algorithm, objectives=(one, two)), make_problem(size=6))
+    assert state.members.objectives.tolist() == [[1.0, 2.0]] * 6
+    assert infos[-1]["front"] == 6
+    problem = make_problem(size=6)
+    state = algorithm.init(problem, generator_from(0))
+    same = state.members.take(torch.full((6,), 5))
+    state, infos = run(algorithm, problem, state=replace(state, members=same))
+    assert state.members.losses.isfinite().all()
+    assert len(infos) == algorithm.generations
+
+
+class Biases(nn.Module):
+    """Nothing that could be pruned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        return self.level.expand(len(x), 3)
+
+
+@BOTH
+def test_a_module_without_weights_is_refused_by_name(algorithm):
+    with pytest.raises(ValueError, match=r"^build: must give .* weights to prune, got none$"):
+        algorithm.init(make_problem(Biases, size=6), generator_from(0))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("population", 1), ("generations", 0), ("search", "random"), ("dense", 1.5), ("lowest", 0),
+     ("lowest", 2), ("rate_power", -1.0), ("validation_batch", 0), ("crossover", "none"),
+     ("index", 0.0), ("fine_tune", -1), ("steps", 0)],
+)  # fmt: skip
+def test_a_field_out_of_range_is_refused_by_name_rule_and_value(field, value):
+    with pytest.raises(ValueError, match=rf"^{field}: must .*got {value!r}$"):
+        GEMONN(**{field: value})
+
+
+@pytest.mark.parametrize("box", [(0.0, 1.0), (1.0, -1.0), (1.0, math.inf)])
+def test_a_box_without_room_is_refused(box):
+    with pytest.raises(ValueError, match=r"^box: must be a finite positive number, got "):
+        GEMONN(box=box)
+
+
+@BOTH
+def test_a_start_has_densities_from_one_nth_to_one(algorithm):
+    algorithm = replace(algorithm, population=50)
+    members = algorithm.init(make_problem(size=50), generator_from(0)).members
+    shares = torch.arange(1, 51) / 50
+    spread = (shares * (1 - shares) / 56).sqrt()
+    assert ((members.densities() - shares).abs() <= 4 * spread).all()
+    assert members.densities()[-1] == 1
+    assert sound(members)
+
+
+# --- the paper's search --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reevaluate", [False, True])
+@pytest.mark.parametrize("fine_tune", [0, 7, 30])
+def test_every_pass_of_the_papers_search_is_counted(reevaluate, fine_tune):
+    loss, calls = counting()
+    algorithm = replace(PAPER, population=5, reevaluate=reevaluate, fine_tune=fine_tune)
+    tuned = []
+    for state in states(algorithm, make_problem(loss=loss, size=5)):
+        assert len(calls) == state.passes
+        if state.children is not None:
+            tuned = state.children.densities().tolist()
+    steps = [tuning_steps(fine_tune, density, max(tuned)) for density in tuned]
+    assert len(steps) == (5 if fine_tune else 0)
+    assert state.passes == algorithm.passes + sum(steps) + 2 * len(steps)
+    assert algorithm.passes == 5 * (1 + 8 * (2 if reevaluate else 1))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 2000), st.lists(st.floats(1e-6, 1), min_size=1, max_size=9))
+def test_denser_members_are_tuned_longer_and_none_without_a_step(most, densities):
+    steps = [tuning_steps(most, density, max(densities)) for density in sorted(densities)]
+    assert steps[-1] == most if max(densities) >= 0.05 else steps[-1] == min(most, 20)
+    usual = [s for s, d in zip(steps, sorted(densities), strict=True) if d >= 0.05]
+    assert usual == sorted(usual)
+    shares = [d / max(densities) for d in sorted(densities) if d >= 0.05]
+    assert usual == [pytest.approx(most * share, abs=0.5) for share in shares]
+    assert all(0 <= s <= most for s in steps)
+
+
+def batch_of(problem, state):
+    """The batch that a step from this state draws first."""
+    return problem.source.draw(stored(state).streams.data, 6, shared=True)
+
+
+def test_survivors_keep_the_losses_that_they_were_born_with():
+    problem = make_problem(size=6)
+    algorithm = replace(PAPER, fine_tune=0)
+    state, kept = algorithm.init(problem, generator_from(0)), 0
+    state, _ = algorithm.step(problem, state)
+    while not algorithm.finished(state):
+        before = state.members.losses
+        state, info = algorithm.step(problem, state)
+        for i, source in enumerate(info["survivors"]):
+            if source < 6:
+                assert state.members.losses[i] == before[source]
+                kept += 1
+    assert kept > 6
+
+
+def test_reevaluated_members_have_losses_and_gradients_of_the_newest_batch():
+    problem = make_problem(size=6)
+    algorithm = replace(PAPER, reevaluate=True, fine_tune=0)
+    population, kept = problem.population, 0
+    state = algorithm.init(problem, generator_from(0))
+    while not algorithm.finished(state):
+        batch = batch_of(problem, state)
+        state, info = algorithm.step(problem, state)
+        population.load(state.members.tensors)
+        population.gradient()
+        losses = population.accumulate(problem.loss, *batch)
+        torch.testing.assert_close(state.members.losses, losses.double())
+        for name, gradient in population.gradients().items():
+            torch.testing.assert_close(state.members.gradients[name], gradient)
+        kept += sum(source < 6 for source in info["survivors"])
+    assert kept > 6
+
+
+@pytest.mark.parametrize("fine_tune", [0, 12])
+def test_what_is_zero_is_listed_as_not_there(fine_tune):
+    algorithm, zeros = replace(PAPER, fine_tune=fine_tune), 0
+    for state in states(algorithm, make_problem(Everything, size=6)):
+        assert sound(state.members)
+        assert state.children is None or sound(state.children)
+        zeros += int((state.members.densities() < 1).sum())
+    assert zeros > 6
+
+
+def bred(state, **changes):
+    """Children of a copy of a state, without zeros by chance."""
+    return guided.breed(replace(PAPER, **changes), stored(state))
+
+
+def grown_up(problem=None):
+    """A state of the paper's search after some generations."""
+    problem = problem or make_problem(size=6)
+    algorithm = replace(PAPER, generations=100)
+    state = algorithm.init(problem, generator_from(0))
+    for _ in range(3):
+        state, _ = algorithm.step(problem, state)
+    return state
+
+
+def turned(state):
+    """The same with all gradients the other way round."""
+    gradients = {name: -g for name, g in state.members.gradients.items()}
+    return replace(state, members=replace(state.members, gradients=gradients))
+
+
+def test_the_sign_of_the_gradient_guides_gsbx_and_not_sbx():
+    state = grown_up()
+    assert bits(bred(state, crossover="sbx")) == bits(bred(turned(state), crossover="sbx"))
+    one, other = bred(state), bred(turned(state))
+    assert bits(one) != bits(other)
+    assert bits(one) != bits(bred(state, crossover="sbx"))
+    assert bits(one) != bits(bred(state, low_side=True))
+    longer = {n: 3 * g for n, g in state.members.gradients.items()}
+    stretched = replace(state, members=replace(state.members, gradients=longer))
+    assert bits(one) == bits(bred(stretched))
+
+
+def test_every_parent_is_crossed_with_its_own_gradient():
+    state = grown_up()
+    first, second = (state.members.take(torch.tensor(rows)) for rows in ([0, 1, 2], [3, 4, 5]))
+    for name in state.members.gradients:
+        own = first.gradients[name], second.gradients[name]
+        generator = stored(state).streams.choice
+        expected = gsbx(first.tensors[name], second.tensors[name], own, generator)
+        children = guided._crossed(PAPER, stored(state), first, second, name)
+        assert all(map(torch.equal, children, expected))
+
+
+@pytest.mark.parametrize("changes", [{"crossover": "sbx"}, {"low_side": True}, {"index": 2.0}])
+def test_other_crossovers_run_in_the_same_loop(changes):
+    state, infos = run(replace(PAPER, **changes), make_problem(size=6))
+    assert state.members.losses.isfinite().all()
+    assert bits(infos) != bits(run(PAPER, make_problem(size=6))[1])
+
+
+def test_guided_children_have_lower_losses_than_those_of_plain_sbx():
+    wins = 0
+    for seed in range(5):
+        state = grown_up(make_problem(size=6))
+        state.streams.choice.manual_seed(seed)
+        problem = make_problem(size=6)
+        losses = [
+            problem.evaluate(bred(state, crossover=kind, index=2.0)).mean()
+            for kind in ("gsbx", "sbx")
+        ]
+        wins += bool(losses[0] < losses[1])
+    assert wins >= 4
+
+
+def test_children_lie_in_the_box_of_weights_and_of_other_numbers():
+    children = bred(grown_up(make_problem(Everything, size=6)), box=(0.05, 0.02))
+    for name in ("inner.weight", "outer.weight"):
+        assert float(children[name].abs().max()) == pytest.approx(0.05)
+    for name in ("inner.bias", "norm.weight", "outer.bias", "scale"):
+        assert float(children[name].abs().max()) == pytest.approx(0.02)
+
+
+def test_frozen_numbers_and_statistics_come_from_the_parent_that_a_child_is_like():
+    state = grown_up(make_problem(Everything, size=6))
+    tensors, children = state.members.tensors, bred(state, crossover="sbx", index=1e9)
+    for child in range(6):
+        apart = (tensors["inner.weight"] - children["inner.weight"][child]).flatten(1)
+        parent = int((apart.abs() > 1e-6).sum(1).argmin())
+        for name in ("shift", "norm.running_mean", "norm.running_var"):
+            assert torch.equal(children[name][child], tensors[name][parent])
+
+
+def test_about_one_entry_a_child_becomes_zero():
+    state = grown_up()
+    dense = {n: torch.where(t == 0, 0.5, t) for n, t in state.members.tensors.items()}
+    state = replace(state, members=replace(state.members, tensors=dense))
+    zeros = []
+    for seed in range(30):
+        state.streams.choice.manual_seed(seed)
+        zeros.append(sum(int((t == 0).sum()) for t in bred(state).values()))
+    assert sum(zeros) / 180 == pytest.approx(1, abs=4 / math.sqrt(180))
+
+
+# --- fine-tuning ---------------------------------------------------------------------------
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1e-3, 0.1, 10.0]), st.integers(0, 15))
+def test_tuning_never_raises_the_loss_on_its_batch_and_leaves_zeros_zero(seed, rate, steps):
+    problem = make_problem(size=1)
+    tensors = problem.population.tensors
+    masks = masking.drawn(tensors, ["0.weight", "2.weight"], torch.tensor([0.5]),
+                          generator_from(seed))  # fmt: skip
+    start = masking.masked(clone(tensors), masks)
+    batch = problem.valid
+    before = float(problem.evaluate(start))
+    kept = clone(start)
+    after = polish(problem, start, masks, batch, steps, rate)
+    assert float(problem.evaluate(after)) <= before + 1e-6
+    if rate == 1e-3 and steps:
+        assert float(problem.evaluate(after)) < before
+    assert all(torch.equal(start[name], kept[name]) for name in start)
+    assert all(not after[name][~mask].any() for name, mask in masks.items())
+
+
+def test_tuning_finds_the_lowest_point_of_its_way_and_not_the_last():
+    problem = make_problem(size=1)
+    start = clone(problem.population.tensors)
+    masks = masking.full(start, ["0.weight", "2.weight"])
+    losses = [
+        float(problem.evaluate(polish(problem, start, masks, problem.valid, steps, 0.5)))
+        for steps in range(25)
+    ]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.7 * losses[0]
+    assert len(set(losses)) < 25  # some steps led upwards
+
+
+def test_tuning_takes_adams_steps_on_the_weights_that_are_there():
+    problem = make_problem(size=1)
+    tensors = problem.population.tensors
+    masks = masking.drawn(tensors, ["0.weight", "2.weight"], torch.ones(1) / 2, generator_from(0))
+    start = masking.masked(clone(tensors), masks)
+    problem.population.load(start)
+    module = problem.population.member(0)
+    optimizer = torch.optim.Adam(module.parameters(), 1e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(module(problem.valid[0]), problem.valid[1]).backward()
+        for name, mask in masks.items():
+            module.get_parameter(name).grad.mul_(mask[0])
+        optimizer.step()
+    tuned = polish(problem, start, masks, problem.valid, 20, 1e-3)
+    for name, parameter in module.named_parameters():
+        torch.testing.assert_close(tuned[name][0], parameter.detach())
+
+
+def test_those_who_would_survive_are_tuned():
+    whole = states(PAPER, make_problem(size=6))
+    tuned = [state.children for state in whole if state.children is not None]
+    survivors = run(replace(PAPER, fine_tune=0), make_problem(size=6))[0].members
+    assert bits(tuned[0]) == bits(survivors)
+
+
+def test_tuned_members_compete_with_what_they_came_from():
+    algorithm, problem = replace(PAPER, fine_tune=60), make_problem(size=6)
+    state, infos = run(algorithm, problem)
+    untuned = run(replace(PAPER, fine_tune=0), make_problem(size=6))[0].members
+    assert infos[-1]["adoption"] > 0.5
+    assert problem.evaluate(state.members.tensors).min() < problem.evaluate(untuned.tensors).min()
+
+
+# --- the same again ------------------------------------------------------------------------
+
+
+@BOTH
+def test_a_run_stored_after_every_step_gives_the_same_bits(algorithm):
+    def make():
+        return make_problem(Everything, size=4, slice_seconds=0)
+
+    algorithm = replace(algorithm, population=4, generations=3, steps=5)
+    whole, infos = run(algorithm, make())
+    state, found, within = algorithm.init(make(), generator_from(0)), [], 0
+    while not algorithm.finished(state):
+        state, info = algorithm.step(make(), stored(state))
+        found += [info] if info else []
+        within += info is None
+    assert bits([state, found]) == bits([whole, infos])
+    assert within == (3 * 4 if algorithm.search == "ladder" else 4)
+
+
+@BOTH
+def test_the_same_seed_gives_the_same_bits_and_global_state_is_left_alone(algorithm):
+    torch.manual_seed(0)
+    one = bits(run(algorithm, make_problem(Everything, size=6), 1)[0])
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    assert bits(run(algorithm, make_problem(Everything, size=6), 1)[0]) == one
+    assert torch.equal(before, torch.get_rng_state())
+    assert bits(run(algorithm, make_problem(Everything, size=6), 2)[0]) != one
+
+
+# --- the paper's networks ------------------------------------------------------------------
+
+
+class AutoEncoder(nn.Module):
+    """One matrix that is used both ways."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(20, 8)
+        self.bias = nn.Parameter(torch.zeros(20))
+
+    def forward(self, x):
+        return F.linear(self.encoder(x).sigmoid(), self.encoder.weight.t(), self.bias).sigmoid()
+
+
+NETWORKS = {
+    "lstm": (ZOO["lstm"].build, (4, 3), F.cross_entropy),
+    "lenet": (LeNet5, (1, 28, 28), F.cross_entropy),
+    "auto-encoder": (AutoEncoder, (20,), F.mse_loss),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("network", NETWORKS)
+def test_it_works_for_recurrent_convolutional_and_tied_networks(algorithm, network):
+    build, row, loss = NETWORKS[network]
+    y = torch.arange(24) % 3
+    kinds = torch.rand(3, *row, generator=generator_from(0))
+    x = kinds[y] + 0.1 * torch.randn(24, *row, generator=generator_from(1))
+    y = x if loss is F.mse_loss else y
+    problem = make_problem(build, loss, size=4, rows=(x, y))
+    algorithm = replace(algorithm, population=4, generations=5, steps=15, fine_tune=15, lowest=0.02)
+    before = float(problem.evaluate(problem.population.tensors).min())
+    state, infos = run(replace(algorithm, objectives=("flops", "loss")), problem)
+    assert clean(state.members.tensors, state.members.masks)
+    assert infos[-1]["best"] < before
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_at_the_foot_of_the_ladder_every_unit_but_gates_has_a_weight(network):
+    build, row, loss = NETWORKS[network]
+    x = torch.rand(24, *row, generator=generator_from(0))
+    problem = make_problem(
+        build, loss, size=2, rows=(x, x if loss is F.mse_loss else x.new_zeros(24).long())
+    )
+    algorithm = replace(LADDER, population=2, generations=3, steps=1, climb=0.0, lowest=0.02)
+    *_, phase = walked(algorithm, problem)
+    weights = {n: mask for n, mask in phase.masks.items() if "weight_hh" not in n}
+    units = sum(mask.shape[1] for mask in weights.values())
+    assert int(masking.count(phase.masks)) == max(round(0.02 * masking.total(phase.masks)), units)
+    assert all(bool(mask.flatten(2).any(2).all()) for mask in weights.values())
