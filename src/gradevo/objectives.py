@@ -61,7 +61,7 @@ def check(objectives: Sequence[Objective]) -> None:
     Raises:
         ValueError: says which.
     """
-    if len(objectives) < 2:
+    if isinstance(objectives, str) or len(objectives) < 2:
         raise ValueError(f"objectives: must be at least two, got {tuple(objectives)!r}")
     for objective in objectives:
         if not callable(objective):

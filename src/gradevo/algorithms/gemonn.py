@@ -124,6 +124,8 @@ class GEMONN(LearningConfig):
         validation.one_of("crossover", self.crossover, ("gsbx", "sbx"))
         validation.positive("index", self.index)
         validation.at_least("fine_tune", self.fine_tune, 0)
+        if not isinstance(self.box, tuple | list) or len(self.box) != 2:
+            raise ValueError(f"box: must be two bounds, got {self.box!r}")
         for bound in self.box:
             validation.positive("box", bound)
         measures.check(self.objectives)
