@@ -38,7 +38,7 @@ BARS: dict[str, tuple[int, int, float]] = {
     "pruning, 7,500 passes": (2460, 420, 3e-3),
     "pruning, 7,500 passes, rate 1e-3": (2460, 420, 1e-3),
 }  # name: dense steps, steps on each of 12 rungs, learning rate
-RUNGS, LOWEST = 12, 0.002
+RUNGS, LOWEST = 12, 0.0025
 TRAINING = 50_000
 
 

@@ -97,9 +97,9 @@ class GEMONN(LearningConfig):
     backoff: bool = False
     objectives: Sequence[Objective] = ("density", "loss")
     search: Literal["ladder", "crossover"] = "ladder"
-    dense: float = 0.05
-    climb: float = 0.6
-    lowest: float = 0.002
+    dense: float = 0.07
+    climb: float = 0.5
+    lowest: float = 0.0025
     rate_power: float = 0.25
     validation_batch: int | None = 2048
     crossover: Literal["gsbx", "sbx"] = "gsbx"
