@@ -24,6 +24,7 @@ def saturates(output: Tensor) -> bool:
     """Whether an output is that of a sigmoid, tanh or softmax, perhaps moved, scaled or reshaped.
 
     Example:
+        >>> import torch
         >>> x = torch.zeros(2, requires_grad=True)
         >>> saturates(4 * x.sigmoid()), saturates(x * 2)
         (True, False)
