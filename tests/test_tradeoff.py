@@ -177,6 +177,7 @@ def test_a_plot_leaves_matplotlib_as_it_is(tmp_path):
 
 def test_one_point_can_be_plotted(tmp_path):
     plot(points([7], [0.3], accuracies=[1.0]), tmp_path / "one.png")
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_plot_of_no_known_kind_or_without_matplotlib_is_refused(tmp_path, monkeypatch):
