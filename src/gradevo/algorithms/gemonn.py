@@ -62,7 +62,8 @@ class GEMONN(LearningConfig):
         search: "ladder", or "crossover" (the paper).
         dense: ladder: share of the generations before the first weight goes.
         climb: ladder: share of the other generations in which it goes up again.
-        lowest: ladder: density at its foot.
+        lowest: ladder: density at its foot, where every unit still has a weight; None: where
+            it has five weights for every four units.
         rate_power: ladder: the learning rate at density d is `lr` d^-`rate_power`.
         validation_batch: ladder: validation rows that members are compared on, drawn once; None:
             all.
@@ -99,7 +100,7 @@ class GEMONN(LearningConfig):
     search: Literal["ladder", "crossover"] = "ladder"
     dense: float = 0.07
     climb: float = 0.5
-    lowest: float = 0.0025
+    lowest: float | None = None
     rate_power: float = 0.25
     validation_batch: int | None = 2048
     crossover: Literal["gsbx", "sbx"] = "gsbx"
@@ -116,8 +117,9 @@ class GEMONN(LearningConfig):
         validation.one_of("search", self.search, SEARCHES)
         validation.share("dense", self.dense)
         validation.share("climb", self.climb)
-        validation.share("lowest", self.lowest)
-        validation.positive("lowest", self.lowest)
+        if self.lowest is not None:
+            validation.share("lowest", self.lowest)
+            validation.positive("lowest", self.lowest)
         validation.not_negative("rate_power", self.rate_power)
         if self.validation_batch is not None:
             validation.at_least("validation_batch", self.validation_batch, 1)

@@ -17,6 +17,8 @@ from torch import Tensor
 from gradevo.learning import Phase, clone, learn, same_for_all
 from gradevo.members import Members
 from gradevo.operators import masks as masking
+from gradevo.operators import units
+from gradevo.operators.alignment import Symmetry
 from gradevo.operators.masks import Masks
 from gradevo.operators.selection import finite_or_worst
 from gradevo.problem import Problem
@@ -25,6 +27,9 @@ from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
     from gradevo.algorithms.gemonn import GEMONN, GEMONNState
+
+SPARE, NARROW = 1.25, 0.5
+"""Weights at the foot for every unit that stays, and for every hidden one that may go whole."""
 
 
 def rung(generation: int, generations: int, dense: float, climb: float, lowest: float) -> float:
@@ -44,6 +49,21 @@ def rung(generation: int, generations: int, dense: float, climb: float, lowest: 
     return float(f"{lowest**depth:.12g}")
 
 
+def foot(masks: Masks, lowest: float | None, symmetry: Symmetry | None) -> float:
+    """Lowest density of the ladder: no less than a weight a unit, below which rungs would repeat.
+
+    Example:
+        >>> masks = {"w": torch.ones(1, 4, 80, dtype=torch.bool)}
+        >>> foot(masks, 0.1, None), foot(masks, 0.001, None), foot(masks, None, None)
+        (0.1, 0.0125, 0.015625)
+    """
+    stay, weights = units.lasting(masks, symmetry), masking.total(masks)
+    if lowest is not None:
+        return max(lowest, stay / weights)
+    hidden = masking.units(masks, free=masking.gates(masks)) - stay
+    return min(1.0, (SPARE * stay + NARROW * hidden) / weights)
+
+
 def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | None:
     """One slice of the walker's learning; at its end, what is offered to the population."""
     recipe = config.recipe(problem)
@@ -58,14 +78,14 @@ def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | 
 
 def next_rung(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Phase:
     """The walker before it learns at its next density."""
-    shape = config.dense, config.climb, config.lowest
-    density = rung(state.generation, config.generations, *shape)
     tensors, masks, optimizer = _walker(state)
+    shape = config.dense, config.climb, foot(masks, config.lowest, problem.symmetry)
+    density = rung(state.generation, config.generations, *shape)
     keep = torch.tensor([round(density * masking.total(masks))])
     if int(keep) > int(masking.count(masks)):
         masks = masking.grow(masks, _slopes(problem, state, tensors), keep)
     else:
-        masks = masking.thin(tensors, masks, keep, free=masking.gates(masks))
+        masks = units.thin(tensors, masks, keep, problem.symmetry)
         tensors = masking.masked(tensors, masks)
     hyper = same_for_all(config.start_values(), 1)
     hyper["lr"] = hyper["lr"] * masking.density(masks) ** -config.rate_power

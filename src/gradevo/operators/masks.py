@@ -64,6 +64,11 @@ def total(masks: Masks) -> int:
     return sum(mask[0].numel() for mask in masks.values())
 
 
+def units(masks: Masks, free: Collection[str] = ()) -> int:
+    """Rows of one member's weights, without those of the weights named in `free`."""
+    return sum(mask.shape[1] for name, mask in masks.items() if name not in free)
+
+
 def density(masks: Masks) -> Tensor:
     """Share of each member's weights that are there, `(g,)`, float64 on the CPU."""
     return count(masks).double() / total(masks)
