@@ -12,7 +12,7 @@ Deviations of the default from the paper, each an argument:
   offered to the population. Crossover trains every density from nothing; a walker has all the
   steps before behind it.
 - The sparser it is, the larger its learning rate (`rate_power`): fewer weights must carry more.
-- No zeroing empties a unit.
+- No zeroing empties a unit that is read; a hidden one that nothing reads goes whole.
 - Members are compared on the same validation rows for the whole run, so that none is kept for a
   lucky batch.
 
@@ -62,8 +62,8 @@ class GEMONN(LearningConfig):
         search: "ladder", or "crossover" (the paper).
         dense: ladder: share of the generations before the first weight goes.
         climb: ladder: share of the other generations in which it goes up again.
-        lowest: ladder: density at its foot, where every unit still has a weight; None: where
-            it has five weights for every four units.
+        lowest: ladder: density at its foot; None: half a weight for every hidden unit, and
+            five for every four units that cannot go.
         rate_power: ladder: the learning rate at density d is `lr` d^-`rate_power`.
         validation_batch: ladder: validation rows that members are compared on, drawn once; None:
             all.
