@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from gradevo import checkpoint, validation
 from gradevo.algorithms.base import Algorithm, Info
 from gradevo.errors import CheckpointError
@@ -158,7 +156,11 @@ def placed(value: Any, population: Population) -> Any:
 
 
 def healthy(population: Population) -> bool:
-    """Whether at least one member's weights in progress are finite: worth saving."""
-    leaves = [leaf.detach().reshape(len(leaf), -1) for leaf in population.parameters()]
-    finite = torch.stack([leaf.isfinite().all(dim=1) for leaf in leaves]).all(dim=0)  # (g,)
-    return bool(finite.any())
+    """Whether at least one member's weights in progress are finite: worth saving.
+
+    One after another, as it is nearly always the first: all can be a gigabyte.
+    """
+    leaves = [leaf.detach() for leaf in population.parameters()]
+    return any(
+        all(bool(leaf[i].isfinite().all()) for leaf in leaves) for i in range(population.size)
+    )

@@ -44,17 +44,30 @@ class Members:
             gradients,
         )
 
-    def join(self, other: "Members") -> "Members":
-        """These and others, one after another."""
-        mine, theirs = self.gradients, other.gradients
-        both = None if mine is None or theirs is None else _both(mine, theirs)
-        return Members(
-            _both(self.tensors, other.tensors),
-            _both(self.masks, other.masks),
-            torch.cat([self.objectives, other.objectives]),
-            torch.cat([self.losses, other.losses]),
-            both,
-        )
+    def adopt(self, other: "Members", chosen: Tensor) -> Tensor:
+        """Keep those that are chosen of these and others, as many as these; newcomers fill gaps.
+
+        In place, and what stays does not move: a population can be large, and newcomers few.
+
+        Args:
+            other: newcomers.
+            chosen: indices into these and the others, one after another; one a member.
+
+        Returns:
+            Where each member is from, as such an index.
+        """
+        size = len(self)
+        new = chosen[chosen >= size]
+        stays = torch.zeros(size, dtype=torch.bool).index_fill_(0, chosen[chosen < size], True)
+        gaps = (~stays).nonzero().flatten()
+        for mine, theirs in zip(self._parts(), other._parts(), strict=True):
+            mine[gaps.to(mine.device)] = theirs[(new - size).to(theirs.device)]
+        return torch.arange(size).index_copy_(0, gaps, new)
+
+    def _parts(self) -> list[Tensor]:
+        gradients = self.gradients or {}
+        dicts = (*self.tensors.values(), *self.masks.values(), *gradients.values())
+        return [*dicts, self.objectives, self.losses]
 
     def densities(self) -> Tensor:
         """Share of each member's weights that are there, `(g,)`."""
@@ -64,7 +77,3 @@ class Members:
 def rows(tensors: Tensors, indices: Tensor) -> Tensors:
     """Rows of every stacked tensor, copied."""
     return {name: t[indices.to(t.device)] for name, t in tensors.items()}
-
-
-def _both(mine: Tensors, theirs: Tensors) -> Tensors:
-    return {name: torch.cat([t, theirs[name]]) for name, t in mine.items()}

@@ -21,7 +21,7 @@ is written at each place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -98,7 +98,7 @@ class GEMONN(LearningConfig):
     backoff: bool = False
     objectives: Sequence[Objective] = ("density", "loss")
     search: Literal["ladder", "crossover"] = "ladder"
-    dense: float = 0.07
+    dense: float = 0.15
     climb: float = 0.5
     lowest: float | None = None
     rate_power: float = 0.25
@@ -211,18 +211,20 @@ class GEMONN(LearningConfig):
 
     def survive(self, state: "GEMONNState", children: Members) -> tuple["GEMONNState", Info]:
         """The best N of members and children by NSGA-II."""
-        union = state.members.join(children)
-        if not bool(union.losses.isfinite().any()):
+        losses = torch.cat([state.members.losses, children.losses])
+        if not bool(losses.isfinite().any()):
             raise DivergedError(
                 "loss: must be finite for at least one member, got NaN or infinity for all "
-                f"{len(union)}; the likely cause is a learning rate that is too high (try lr / "
+                f"{len(losses)}; the likely cause is a learning rate that is too high (try lr / "
                 "10) or NaN in the data"
             )
-        chosen = pareto.survivors(union.objectives, self.population)
-        state = replace(state, members=union.take(chosen), generation=state.generation + 1)
-        return state, self._info(state, chosen)
+        objectives = torch.cat([state.members.objectives, children.objectives])
+        chosen = pareto.survivors(objectives, self.population)
+        origins = state.members.adopt(children, chosen)
+        state.generation += 1
+        return state, self._info(state, origins)
 
-    def _info(self, state: "GEMONNState", chosen: Tensor) -> Info:
+    def _info(self, state: "GEMONNState", origins: Tensor) -> Info:
         members = state.members
         losses, finite = members.losses, members.losses.isfinite()
         return {
@@ -232,11 +234,11 @@ class GEMONN(LearningConfig):
             "losses": plain(losses),
             "densities": plain(members.densities()),
             "objectives": [plain(row) for row in members.objectives],
-            "adoption": float((chosen >= self.population).double().mean()),
+            "adoption": float((origins >= self.population).double().mean()),
             "front": int((pareto.fronts(members.objectives) == 0).sum()),
             "member_steps": state.passes,
             "hyper": {},
-            "survivors": chosen.tolist(),
+            "survivors": origins.tolist(),
         }
 
 
