@@ -11,7 +11,7 @@ from gradevo.randomness import generator_from
 
 LADDER = GEMONN(
     population=6, generations=10, steps=12, batch_size=16, lr=0.02, lowest=0.25, dense=0.15,
-    climb=0.5, validation_batch=None,
+    climb=0.5, validation_batch=None, blend=False,
 )  # fmt: skip
 PAPER = GEMONN.paper(population=6, generations=8, batch_size=16, lr=0.02, fine_tune=12)
 BOTH = pytest.mark.parametrize("algorithm", [LADDER, PAPER], ids=["ladder", "paper"])

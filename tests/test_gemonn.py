@@ -14,7 +14,7 @@ from torch import nn
 from fronts import BOTH, LADDER, PAPER, clean, counting, sound, spoil, states, walked
 from gradevo.algorithms import guided
 from gradevo.algorithms.gemonn import GEMONN
-from gradevo.algorithms.ladder import next_rung, rung
+from gradevo.algorithms.ladder import blended, next_rung, rung
 from gradevo.errors import DivergedError
 from gradevo.learning import clone
 from gradevo.models import LeNet5
@@ -135,9 +135,44 @@ def test_no_density_is_worse_off_than_by_a_random_start(seed):
 def test_with_room_for_all_nothing_that_was_seen_is_better_than_the_front():
     problem, seen = make_problem(size=20), []
     for state in states(replace(LADDER, population=20), problem):
-        seen.append(state.members.objectives)
+        seen.append(state.members.objectives.clone())
     for point in torch.cat(seen):
         assert (seen[-1] <= point).all(1).any()
+
+
+def test_neighbours_are_crossed_at_the_end_which_costs_no_passes_and_loses_nothing():
+    ends = []
+    for blend in (False, True):
+        problem = make_problem(size=12)
+        algorithm = replace(LADDER, population=12, blend=blend)
+        ends.append(run(algorithm, problem))
+    (plain, before), (crossed, after) = ends
+    assert plain.passes == crossed.passes and before[:-1] == after[:-1]
+    better = (crossed.members.objectives.unsqueeze(0) <= plain.members.objectives.unsqueeze(1)).all(
+        2
+    )
+    on_front = pareto.fronts(plain.members.objectives) == 0
+    assert bool(better.any(1)[on_front].all())
+    assert crossed.members.losses.min() < plain.members.losses.min()
+
+
+def test_children_of_neighbours_are_means_where_the_denser_has_weights():
+    problem = make_problem(Everything, size=6)
+    state, _ = run(LADDER, problem)
+    members, children = state.members, blended(LADDER, problem, state, apart=2)
+    order = members.densities().argsort(stable=True).tolist()
+    assert clean(children.tensors, children.masks)
+    for place, i in enumerate(order):
+        j = order[max(0, place - 2)]
+        for name, tensor in children.tensors.items():
+            mean = tensor[place]
+            if tensor.is_floating_point():
+                mean = (members.tensors[name][i] + members.tensors[name][j]) / 2
+            mask = members.masks.get(name)
+            torch.testing.assert_close(tensor[place], mean if mask is None else mean * mask[i])
+        assert members.densities()[i] == children.densities()[place]
+    torch.testing.assert_close(children.losses, problem.evaluate(children.tensors))
+    assert children.objectives.isnan().all(1).tolist() == [True] * 2 + [False] * 4
 
 
 def test_the_dense_child_is_what_adam_makes_of_the_densest_member():

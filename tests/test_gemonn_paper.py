@@ -61,7 +61,7 @@ def test_survivors_keep_the_losses_that_they_were_born_with():
     state, kept = algorithm.init(problem, generator_from(0)), 0
     state, _ = algorithm.step(problem, state)
     while not algorithm.finished(state):
-        before = state.members.losses
+        before = state.members.losses.clone()
         state, info = algorithm.step(problem, state)
         for i, source in enumerate(info["survivors"]):
             if source < 6:

@@ -27,7 +27,8 @@ from gradevo.models import LeNet5, mlp
 
 Rows = tuple[Tensor, Tensor]
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
-STEPS, RUNGS, LOWEST, BATCH = 10_000, 12, 0.002, 128
+STEPS = {"letter": 10_000, "mlp": 10_000, "lstm": 6_000, "lenet": 6_000}
+RUNGS, LOWEST, BATCH = 12, 0.002, 128
 
 
 class LSTMClassifier(nn.Module):
@@ -140,10 +141,10 @@ class Pruned:
         self.masks = {n: torch.ones_like(p, dtype=torch.bool) for n, p in self.weights.items()}
 
 
-def gradual(pruned: Pruned) -> Iterator[nn.Module]:
+def gradual(pruned: Pruned, steps: int) -> Iterator[nn.Module]:
     """A third of the steps dense, the rest on 12 rungs; each is one network of the front."""
-    rung = STEPS * 2 // 3 // RUNGS
-    pruned.learn(STEPS - RUNGS * rung)
+    rung = steps * 2 // 3 // RUNGS
+    pruned.learn(steps - RUNGS * rung)
     yield pruned.network
     for i in range(1, RUNGS + 1):
         pruned.prune(LOWEST ** (i / RUNGS))
@@ -151,15 +152,15 @@ def gradual(pruned: Pruned) -> Iterator[nn.Module]:
         yield pruned.network
 
 
-def one_shot(pruned: Pruned) -> Iterator[nn.Module]:
+def one_shot(pruned: Pruned, steps: int) -> Iterator[nn.Module]:
     """Half of the steps dense; from there to each sparsity at once, an equal part each."""
-    pruned.learn(STEPS // 2)
+    pruned.learn(steps // 2)
     yield pruned.network
     dense, sparse = pruned.state(), SPARSITIES[1:]
     for sparsity in sparse:
         pruned.restore(dense)
         pruned.prune(1 - sparsity)
-        pruned.learn(STEPS // 2 // len(sparse))
+        pruned.learn(steps // 2 // len(sparse))
         yield pruned.network
 
 
@@ -168,15 +169,15 @@ def one_shot(pruned: Pruned) -> Iterator[nn.Module]:
 
 def front_of(task: Task, data: datasets.Data, build: Callable[[], nn.Module]) -> list[Found]:
     kind, _, rest = task["method"].partition(",")
-    rate, seed = RATES["," + rest if rest else ""], task["seed"]
+    rate, seed, steps = RATES["," + rest if rest else ""], task["seed"], task["steps"]
     if kind in ("gradual", "one-shot"):
         walk = gradual if kind == "gradual" else one_shot
         with flushed():
             return [measured(network, data.valid, data.test)
-                    for network in walk(Pruned(build, data.train, rate, seed))]  # fmt: skip
-    algorithm = ge.GEMONN(generations=STEPS // 50, lr=rate)
+                    for network in walk(Pruned(build, data.train, rate, seed), steps)]  # fmt: skip
+    algorithm = ge.GEMONN(generations=steps // 50, lr=rate)
     if kind == "paper":
-        algorithm = ge.GEMONN.paper(generations=STEPS // 50 - 1)
+        algorithm = ge.GEMONN.paper(generations=steps // 50 - 1)
     result = ge.fit(algorithm, build, nn.CrossEntropyLoss(), data.train, valid=data.valid,
                     seed=seed, engine="loop")  # fmt: skip
     members = result.members
@@ -220,7 +221,8 @@ def main() -> None:
     args = parser.parse_args()
     methods = args.methods.split(";") if args.methods else METHODS
     tasks = [
-        {"network": network, "method": method, "seed": seed, "steps": STEPS, "dir": args.data_dir}
+        {"network": network, "method": method, "seed": seed, "steps": STEPS[network],
+         "dir": args.data_dir}
         for network in args.networks.split(",") for seed in range(args.seeds) for method in methods
     ]  # fmt: skip
     for row in pooled(work, tasks, args.out, args.jobs):

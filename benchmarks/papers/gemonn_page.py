@@ -200,7 +200,8 @@ def main() -> None:
     }  # fmt: skip
     made = {name: make(rows) if (rows := rows_of(name)) else "Not run yet."
             for name, make in parts.items()}  # fmt: skip
-    made |= {"short": short.strip(), "steps": f"{STEPS:,}",
+    steps = ", ".join(f"{steps:,} for {name}" for name, steps in STEPS.items())
+    made |= {"short": short.strip(), "steps": steps,
              "versions": f"Python {platform.python_version()}, torch {version('torch')}, moocore "
                          f"{version('moocore')}, {platform.machine()}, 2 cores"}  # fmt: skip
     for name, part in made.items():

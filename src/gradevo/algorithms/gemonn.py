@@ -10,7 +10,7 @@ Deviations of the default from the paper, each an argument:
   loses its smallest weights, little by little, then regains weights where the gradient is largest,
   and learns in between by an optimiser whose moments are zero where a weight is gone. Every rung is
   offered to the population. Crossover trains every density from nothing; a walker has all the
-  steps before behind it.
+  steps before behind it. At the end members are crossed with their neighbours on the ladder.
 - The sparser it is, the larger its learning rate (`rate_power`): fewer weights must carry more.
 - No zeroing empties a unit that is read; a hidden one that nothing reads goes whole.
 - Members are compared on the same validation rows for the whole run, so that none is kept for a
@@ -64,6 +64,7 @@ class GEMONN(LearningConfig):
         climb: ladder: share of the other generations in which it goes up again.
         lowest: ladder: density at its foot; None: half a weight for every hidden unit, and
             five for every four units that cannot go.
+        blend: ladder: whether neighbours are crossed at the end, which costs no passes.
         rate_power: ladder: the learning rate at density d is `lr` d^-`rate_power`.
         validation_batch: ladder: validation rows that members are compared on, drawn once; None:
             all.
@@ -101,6 +102,7 @@ class GEMONN(LearningConfig):
     dense: float = 0.15
     climb: float = 0.5
     lowest: float | None = None
+    blend: bool = True
     rate_power: float = 0.25
     validation_batch: int | None = 2048
     crossover: Literal["gsbx", "sbx"] = "gsbx"

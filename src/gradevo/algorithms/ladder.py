@@ -2,7 +2,8 @@
 
 Down it loses its smallest weights; up again it regains weights where the gradient is largest, as
 zeros, so that every denser network starts from a sparser one that is better trained than any
-before. A front from one walk has few networks that are no better than sparser ones.
+before. A front from one walk has few networks that are no better than sparser ones. At the end
+neighbours on the ladder are crossed.
 
 Source of gradual magnitude pruning: Zhu and Gupta, "To prune, or not to prune", 2017; here the
 rungs are equal factors, not a cubic curve, and every one of them is kept.
@@ -17,7 +18,7 @@ from torch import Tensor
 from gradevo.learning import Phase, clone, learn, same_for_all
 from gradevo.members import Members
 from gradevo.operators import masks as masking
-from gradevo.operators import units
+from gradevo.operators import pareto, units
 from gradevo.operators.alignment import Symmetry
 from gradevo.operators.masks import Masks
 from gradevo.operators.selection import finite_or_worst
@@ -73,7 +74,35 @@ def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | 
     if state.phase.step < recipe.steps:
         return None
     state.passes += state.phase.passes
-    return _offered(config, problem, state, state.phase)
+    children = _offered(config, problem, state, state.phase)
+    if state.generation + 1 == config.generations:
+        for apart in (1, 2) if config.blend else ():
+            objectives = torch.cat([state.members.objectives, children.objectives])
+            state.members.adopt(children, pareto.survivors(objectives, config.population))
+            children = blended(config, problem, state, apart)
+    return children
+
+
+def blended(config: "GEMONN", problem: Problem, state: "GEMONNState", apart: int) -> Members:
+    """Children of neighbours on the ladder: means of their weights, where the denser has any.
+
+    Neighbours are one network at two times, so their units need no alignment. What the sparser
+    one lacks is halved.
+
+    Args:
+        apart: how many members further down the sparser one is.
+    """
+    order = state.members.densities().argsort(stable=True)
+    below = order[(torch.arange(len(order)) - apart).clamp(min=0)]
+    one, other = state.members.take(order), state.members.take(below)
+    means = {
+        name: (t + other.tensors[name]) / 2 if t.is_floating_point() else t
+        for name, t in one.tensors.items()
+    }
+    means = masking.masked(means, one.masks)
+    worth, losses = config.measured(problem, means, one.masks, state.rows)
+    worth[:apart] = torch.nan  # nobody is below: they would be copies
+    return Members(means, one.masks, worth, losses)
 
 
 def next_rung(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Phase:
