@@ -1,6 +1,7 @@
 """Short runs of GEMONN in both searches, and what is looked at on the way."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ LADDER = GEMONN(
     climb=0.5, validation_batch=None, blend=False,
 )  # fmt: skip
 PAPER = GEMONN.paper(population=6, generations=8, batch_size=16, lr=0.02, fine_tune=12)
-BOTH = pytest.mark.parametrize("algorithm", [LADDER, PAPER], ids=["ladder", "paper"])
+WHOLE = replace(LADDER, blend=True)
+BOTH = pytest.mark.parametrize("algorithm", [WHOLE, PAPER], ids=["ladder", "paper"])
 
 
 def counting(loss=F.cross_entropy):
