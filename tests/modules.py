@@ -138,12 +138,20 @@ ZOO = {
     "frozen": Case(Frozen, (4,)),
 }
 
-# What vmap cannot map, and what it says.
+# What an engine cannot compute, and what it says.
 DECLINES = {
-    "lstm": "atching rule not implemented for aten::lstm",
-    "transformer": "batching rule for aten::_(transformer_encoder_layer_fwd|scaled_dot_product)",
-    "branching": "data-dependent control flow",
+    "vmap": {
+        "lstm": "atching rule not implemented for aten::lstm",
+        "transformer": "batching rule for aten::_(transformer_encoder|scaled_dot_product)",
+        "branching": "data-dependent control flow",
+    },
+    "batched": {
+        "branching": "symbolically traced variables cannot be used as inputs to control flow",
+        "reassigning": "it assigns to level",
+    },
 }
+DECLINES["batched/2"] = DECLINES["batched"]
+ENGINES = ["loop", "vmap", "batched", "batched/2"]
 
 
 def close(a: Tensor, b: Tensor) -> None:

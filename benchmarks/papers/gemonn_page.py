@@ -68,7 +68,7 @@ def autoencoder(rows: list[Row]) -> str:
 
 
 def _line(name: str, rows: list[Row]) -> list[str]:
-    first = _front(rows[0]["front"])
+    first = front_of(rows[0]["front"])
     errors = [min((e for d, e in first if d <= limit), default=None) for limit in DENSITIES]
     return [
         name, str(len(rows)), f"{rows[0]['passes']:,}",
@@ -79,7 +79,7 @@ def _line(name: str, rows: list[Row]) -> list[str]:
     ]  # fmt: skip
 
 
-def _front(points: list[list[float]]) -> list[list[float]]:
+def front_of(points: list[list[float]]) -> list[list[float]]:
     """Those that no other dominates, sparsest first."""
     kept: list[list[float]] = []
     for point in sorted(points):
@@ -161,6 +161,25 @@ def _at_ninety(rows: list[Row]) -> list[str]:
     return lines
 
 
+# --- settings ------------------------------------------------------------------------------
+
+
+def tuning(rows: list[Row]) -> str:
+    """Hypervolume of every setting on rows held out of the training rows."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        place = row["task"]["setting"], row["task"]["network"]
+        found.setdefault(place, []).append(row["hypervolume"])
+    settings, networks = (list(dict.fromkeys(names)) for names in zip(*found, strict=True))
+    body = [[setting, *(_told(found.get((setting, network))) for network in networks)]
+            for setting in settings]  # fmt: skip
+    return table(["setting", *(f"{name} (seeds)" for name in networks)], body)
+
+
+def _told(values: list[float] | None) -> str:
+    return f"{mean(values)} ({len(values)})" if values else ""
+
+
 # --- cost ----------------------------------------------------------------------------------
 
 
@@ -196,7 +215,7 @@ def main() -> None:
     here = Path(__file__).parent
     text, short = (here / "gemonn_page.md").read_text(), (here / "gemonn_short.md").read_text()
     parts: dict[str, Callable[[list[Row]], str]] = {
-        "autoencoder": autoencoder, "networks": networks, "cost": cost,
+        "autoencoder": autoencoder, "networks": networks, "tuning": tuning, "cost": cost,
     }  # fmt: skip
     made = {name: make(rows) if (rows := rows_of(name)) else "Not run yet."
             for name, make in parts.items()}  # fmt: skip

@@ -42,8 +42,9 @@ class Population(nn.Module):
         size: number of members g, at least 1.
         generator: where initial weights come from; global random state is left untouched.
             Default: a generator started from 0.
-        engine: "loop" (one member after another, serves every module), "vmap", or "auto",
-            which times them at the first training step and keeps the fastest.
+        engine: "loop" (one member after another, serves every module), "batched" (layer by
+            layer for all members, "batched/5" for five at a time), "vmap", or "auto", which
+            times them at the first training step and keeps the fastest.
 
     Raises:
         TypeError: `build` does not return a module.

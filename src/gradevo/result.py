@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from gradevo import checkpoint
-from gradevo.engines import ENGINES
+from gradevo.engines import known
 from gradevo.errors import CheckpointError
 from gradevo.population import Build, Population
 from gradevo.structure import Tensors, with_tensors
@@ -145,7 +145,7 @@ def restored(build: Build, tensors: Tensors, engine: str, folder: str | Path) ->
         CheckpointError: `build` returns another architecture.
     """
     first = next(iter(tensors.values()))
-    members = Population(build, len(first), engine=engine if engine in ENGINES else "auto")
+    members = Population(build, len(first), engine=engine if known(engine) else "auto")
     mine = {name: tuple(t.shape) for name, t in members.tensors.items()}
     theirs = {name: tuple(t.shape) for name, t in tensors.items()}
     if mine != theirs:

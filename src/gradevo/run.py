@@ -86,8 +86,8 @@ def fit(
             held out, by class where there are class labels.
         seed: everything random follows from it; global random state is left untouched.
         device: where to compute; default: where `build` puts the module.
-        engine: "auto", "loop" or "vmap"; "auto" times them on the first step. Same seed
-            gives same bits with the same engine.
+        engine: "auto", "loop", "batched" or "vmap"; "auto" times them on the first step. Same
+            seed gives same bits with the same engine.
         callbacks: functions of a generation's info; one that returns True ends the run.
         checkpoint: a folder to save to and go on from, or a `Checkpoint`.
 

@@ -5,12 +5,14 @@ numbers within rounding, or declines with a reason.
 """
 
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from gradevo.engines.batched import Batched
 from gradevo.engines.choose import Report, Trial, brief, undisturbed
 from gradevo.engines.loop import Loop
 from gradevo.engines.vmap import VMap
@@ -22,7 +24,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENGINES: dict[str, type["Loop"] | type["VMap"]] = {"loop": Loop, "vmap": VMap}
+ENGINES: dict[str, type[Loop] | type[VMap] | type[Batched]] = {
+    "loop": Loop, "vmap": VMap, "batched": Batched,
+}  # fmt: skip
+
+
+CHUNKS = (2, 5, 10)  # members that "auto" tries to compute at a time, where layers are large
+
+
+def known(name: str) -> bool:
+    """Whether there is an engine of that name; "batched/5" computes five members at a time."""
+    return name in ENGINES or re.fullmatch(r"batched/[1-9]\d*", name) is not None
+
+
+def engine_of(name: str, population: "Population") -> "Engine":
+    """A new engine by name, for a population."""
+    kind, _, chunk = name.partition("/")
+    return Batched(population, int(chunk)) if chunk else ENGINES[kind](population)
+
+
+def candidates(population: "Population") -> list[str]:
+    """The engines worth a measurement; chunks of members where there are convolutions."""
+    parts = population.stacked.modules()
+    large = any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in parts)
+    chunks = [f"batched/{n}" for n in CHUNKS if n < population.size] if large else []
+    return [*ENGINES, *chunks]
 
 
 class Engine(Protocol):
@@ -56,12 +82,13 @@ class Choice:
 
     @classmethod
     def of(cls, engine: str) -> "Choice":
-        one_of("engine", engine, ["auto", *ENGINES])
+        if not known(engine):
+            one_of("engine", engine, ["auto", *ENGINES])
         return cls(requested=engine, name=engine, settled=engine == "loop")
 
     def engine(self, population: "Population", name: str) -> Engine:
         if name not in self._built:
-            self._built[name] = ENGINES[name](population)
+            self._built[name] = engine_of(name, population)
         return self._built[name]
 
     def loop(self, population: "Population") -> Loop:
@@ -110,7 +137,8 @@ class Choice:
         """
         if self.settled or not torch.is_grad_enabled():
             return
-        engines = {name: self.engine(population, name) for name in ENGINES}
+        names = candidates(population) if self.name == "auto" else ["loop", self.name]
+        engines = {name: self.engine(population, name) for name in names}
         trial = Trial(engines, population, loss, x, y, each)
         if self.name == "auto":
             self.name, self.report = trial.choose()
@@ -122,7 +150,7 @@ class Choice:
 
     def resume(self, engine: str) -> None:
         """Use what an earlier run chose, unless another engine was asked for now."""
-        if self.requested == "auto" and engine in ENGINES:
+        if self.requested == "auto" and known(engine):
             self.name, self.settled = engine, True
 
     def forget(self) -> None:

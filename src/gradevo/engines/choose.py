@@ -99,9 +99,12 @@ class Trial:
             return [gradient, *(buffer.clone() for buffer in population.stacked.buffers())]
 
     def _measured(self) -> tuple[str, Report]:
-        reasons = {name: self.reason(name) for name in self.engines}
-        declined: Report = {name: why for name, why in reasons.items() if why is not None}
-        seconds = self._seconds([name for name in self.engines if name not in declined])
+        declined: Report = {}
+        for name in self.engines:  # "batched/5" is not asked where "batched" has declined
+            if name.partition("/")[0] not in declined and (why := self.reason(name)) is not None:
+                declined[name] = why
+        able = [name for name in self.engines if name.partition("/")[0] not in declined]
+        seconds = self._seconds([name for name in able if name not in declined])
         best = min(seconds, key=lambda name: seconds[name])
         clear = seconds[best] * ADVANTAGE < seconds["loop"]  # a tie is not left to the weather
         return best if clear else "loop", seconds | declined

@@ -1,0 +1,109 @@
+"""Layer by layer in batched kernels: a member's forward is traced and run for many at once."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from gradevo.engines.batched import losses
+from gradevo.engines.batched.bank import Bank
+from gradevo.engines.batched.graph import Run, trace
+from gradevo.engines.batched.values import of_batch
+from gradevo.engines.check import rows_of
+
+if TYPE_CHECKING:
+    from gradevo.population import Loss, Population
+
+Span = tuple[int, int]
+
+
+class Batched:
+    """Linear layers as one batched product, convolutions as one with groups, channels last.
+
+    Where a layer has no batched form, each member's own is called. `accumulate` works in chunks
+    of members, as activations of many do not fit the processor's cache.
+    """
+
+    name = "batched"
+
+    def __init__(self, population: "Population", chunk: int | None = None) -> None:
+        self.population = population
+        self.chunk = chunk or population.size
+        self.runs: dict[tuple[bool, ...], Run] = {}
+        self.banks: dict[Span, Bank] = {}
+        self.linked: Tensor | None = None
+
+    def forward(self, x: Any, per_member: bool) -> Any:
+        return self._outputs(Bank(self.population.size), x, per_member)
+
+    def losses(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
+        self._check("y", y, per_member)
+        output = self.forward(x, per_member)
+        return losses.of_members(loss, output, y, self.population.size, per_member)
+
+    def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
+        self._check("y", y, per_member)
+        found = []
+        for span, bank in self._chunks():
+            mine = _rows((x, y), span) if per_member else (x, y)
+            output = self._outputs(bank, mine[0], per_member)
+            values = losses.of_members(loss, output, mine[1], bank.g, per_member)
+            values.sum().backward()
+            found.append(values.detach())
+        return torch.cat(found)  # (g,)
+
+    def _outputs(self, bank: Bank, x: Any, per_member: bool) -> Any:
+        self._check("x", x, per_member, bank.g)
+        values = pytree.tree_map(lambda leaf: of_batch(leaf, per_member), x)
+        return self._run()(bank, values)
+
+    def _run(self) -> Run:
+        """The graph in the modes that the population's parts are in."""
+        stacked = self.population.stacked
+        modes = tuple(part.training for part in stacked.modules())
+        if modes not in self.runs:
+            member = self.population.member(0)
+            self.runs[modes] = Run(trace(member), stacked, member)
+        return self.runs[modes]
+
+    def _check(self, name: str, batch: Any, per_member: bool, g: int | None = None) -> None:
+        if per_member:
+            rows_of(name, batch, g or self.population.size, per_member)
+
+    # --- chunks ------------------------------------------------------------------------
+
+    def _chunks(self) -> Iterator[tuple[Span, Bank]]:
+        """Members' tensors, some at a time, whose gradients are views of the leaves'."""
+        self._link()
+        size = self.population.size
+        for first in range(0, size, self.chunk):
+            span = (first, min(first + self.chunk, size))
+            yield span, self.banks[span]
+
+    def _link(self) -> None:
+        first = next(iter(self.population.leaves.values())).grad
+        if first is not None and first is self.linked:
+            return
+        size, stacked = self.population.size, self.population.stacked
+        for start in range(0, size, self.chunk):
+            span = (start, min(start + self.chunk, size))
+            rows = {}
+            for tensor in (*stacked.parameters(), *stacked.buffers()):
+                rows[id(tensor)] = _slice(tensor, span)
+            self.banks[span] = Bank(span[1] - span[0], rows)
+        self.linked = first
+
+
+def _slice(tensor: Tensor, span: Span) -> Tensor:
+    """Some members' rows: a leaf of its own, whose gradient is a view of the whole one's."""
+    rows = tensor.detach()[slice(*span)]
+    if tensor.requires_grad and tensor.grad is not None:
+        rows.requires_grad_()
+        rows.grad = tensor.grad[slice(*span)]
+    return rows
+
+
+def _rows(tree: Any, span: Span) -> Any:
+    return pytree.tree_map(lambda t: t[slice(*span)] if torch.is_tensor(t) else t, tree)

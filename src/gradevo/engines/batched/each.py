@@ -1,0 +1,68 @@
+"""What has no batched form: each member's own call, and vmap where that is known to do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.utils import _pytree as pytree
+
+from gradevo.engines.batched.bank import Bank
+from gradevo.engines.batched.values import Value, is_tensor, members
+from gradevo.engines.buffers import lend, take_back
+
+
+def each(bank: Bank, module: nn.Module, *arguments: Any, **named: Any) -> Any:
+    """A module of every member, one after another, on each one's part of the arguments."""
+    parameters, outputs = bank.named(module), []
+    for i in range(bank.g):
+        mine = {name: tensor[i] for name, tensor in parameters.items()}
+        buffers = {name: tensor[i] for name, tensor in bank.buffers(module).items()}
+        given = {**mine, **lend(buffers)}
+        taken, named_taken = _part((arguments, named), i, bank.g)
+        outputs.append(functional_call(module, given, taken, named_taken))
+        take_back(buffers, given)
+    return _stacked(outputs)
+
+
+def mapped(bank: Bank, function: Callable[..., Any], arguments: Any, named: Any) -> Any:
+    """A function without tensors of its own, over all members by vmap, else one by one."""
+    leaves, tree = pytree.tree_flatten((arguments, named), is_leaf=is_tensor)
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Value)]
+    tensors = [members(leaves[i], bank.g) for i in places]
+
+    def run(*rows: Any) -> Any:
+        for i, row in zip(places, rows, strict=True):
+            leaves[i] = row
+        taken, named_taken = pytree.tree_unflatten(leaves, tree)
+        return function(*taken, **named_taken)
+
+    try:
+        output = torch.func.vmap(run, randomness="different")(*tensors)
+        return pytree.tree_map(_of_members, output)
+    except (RuntimeError, ValueError):  # no batching rule, or something that is no tensor
+        rows = zip(*(tensor.unbind(0) for tensor in tensors), strict=True)
+        return _stacked([run(*row) for row in rows])
+
+
+def _part(arguments: Any, i: int, g: int) -> Any:
+    """What member i sees."""
+
+    def row(leaf: Any) -> Any:
+        return members(leaf, g)[i] if isinstance(leaf, Value) else leaf
+
+    return pytree.tree_map(row, arguments, is_leaf=is_tensor)
+
+
+def _stacked(outputs: list[Any]) -> Any:
+    """Members' outputs as values; what is no tensor is the first member's."""
+
+    def stack(*rows: Any) -> Any:
+        return Value(torch.stack(rows), "members") if torch.is_tensor(rows[0]) else rows[0]
+
+    return pytree.tree_map(stack, *outputs)
+
+
+def _of_members(leaf: Any) -> Any:
+    return Value(leaf, "members") if torch.is_tensor(leaf) else leaf

@@ -1,0 +1,160 @@
+"""Functions and methods between layers, for all members at once."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.utils import _pytree as pytree
+
+from gradevo.engines.batched.bank import Bank
+from gradevo.engines.batched.each import mapped
+from gradevo.engines.batched.layers import linear_of
+from gradevo.engines.batched.values import Value, aligned, is_tensor, members
+
+_NAMES = {
+    *("abs", "add", "celu", "clamp", "cos", "div", "elu", "erf", "exp", "gelu", "hardsigmoid"),
+    *("hardswish", "hardtanh", "leaky_relu", "log", "logsigmoid", "maximum", "minimum", "mish"),
+    *("mul", "neg", "pow", "relu", "relu6", "rsqrt", "rsub", "selu", "sigmoid", "silu", "sin"),
+    *("softplus", "softsign", "sqrt", "square", "sub", "tanh", "tanhshrink", "true_divide"),
+    *("truediv", "where"),
+}
+ELEMENTWISE = {
+    getattr(home, name)
+    for home in (torch, F, operator) for name in _NAMES if hasattr(home, name)
+}  # fmt: skip
+METHODS = {name: getattr(torch.Tensor, name) for name in _NAMES if hasattr(torch.Tensor, name)}
+POOLS = {getattr(F, f"{kind}_pool{n}d")
+         for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2)}  # fmt: skip
+
+
+def call(bank: Bank, function: Any, arguments: Any, named: Any) -> Any:
+    """The function's value, in the batched form that there is for it."""
+    if named.get("inplace"):  # the choice of an engine finds out where that matters
+        named = {**named, "inplace": False}
+    values = [leaf for leaf in _leaves((arguments, named)) if is_tensor(leaf)]
+    if not values:
+        return function(*arguments, **named)
+    if isinstance(arguments[0], tuple | list) and function is operator.getitem:
+        return function(*arguments, **named)  # of what several outputs were
+    if function in ELEMENTWISE:
+        return _together(bank, function, arguments, named)
+    if (special := SPECIAL.get(function)) is not None:
+        found = special(bank, *arguments, **named)
+        if found is not NotImplemented:
+            return found
+    if all(value.layout == "shared" for value in values) and function is not F.dropout:
+        return _plain(function, arguments, named)
+    if function in POOLS and arguments[0].layout == "folded" and not named.get("return_indices"):
+        return Value(function(arguments[0].data, *arguments[1:], **named), "folded")
+    return mapped(bank, function, arguments, named)
+
+
+def method(bank: Bank, name: str, arguments: Any, named: Any) -> Any:
+    """A tensor's method."""
+    receiver = arguments[0]
+    if not isinstance(receiver, Value):
+        return getattr(receiver, name)(*arguments[1:], **named)
+    if name in ("size", "dim", "numel"):
+        shape = torch.Size(receiver.shape(bank.g))
+        return _measure(name, shape, *arguments[1:], **named)
+    if name in METHODS:
+        return _together(bank, METHODS[name], arguments, named)
+    if name == "flatten":
+        return call(bank, torch.flatten, arguments, named)
+    return call(bank, _Method(name), arguments, named)
+
+
+class _Method:
+    """`tensor.name(...)` as a function."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, tensor: Any, *arguments: Any, **named: Any) -> Any:
+        return getattr(tensor, self.name)(*arguments, **named)
+
+
+def attribute(bank: Bank, value: Any, name: str) -> Any:
+    """`value.shape` and the like, as a member sees it."""
+    if not isinstance(value, Value):
+        return getattr(value, name)
+    if name == "shape":
+        return torch.Size(value.shape(bank.g))
+    if name == "ndim":
+        return len(value.shape(bank.g))
+    if name in ("device", "dtype"):
+        return getattr(value.data, name)
+    return mapped(bank, lambda tensor: getattr(tensor, name), (value,), {})
+
+
+def _measure(name: str, shape: torch.Size, *dims: int, dim: int | None = None) -> Any:
+    if name == "numel":
+        return shape.numel()
+    if name == "dim":
+        return len(shape)
+    place = dims[0] if dims else dim
+    return shape if place is None else shape[place]
+
+
+def _together(bank: Bank, function: Callable[..., Any], arguments: Any, named: Any) -> Value:
+    """An elementwise function of values and numbers."""
+    leaves, tree = pytree.tree_flatten((arguments, named), is_leaf=is_tensor)
+    places = [i for i, leaf in enumerate(leaves) if is_tensor(leaf)]
+    tensors, layout = aligned([leaves[i] for i in places], bank.g)
+    for i, tensor in zip(places, tensors, strict=True):
+        leaves[i] = tensor
+    taken, named_taken = pytree.tree_unflatten(leaves, tree)
+    return Value(function(*taken, **named_taken), layout)
+
+
+def _plain(function: Any, arguments: Any, named: Any) -> Any:
+    """The same for all members: once."""
+    taken, named_taken = pytree.tree_map(
+        lambda leaf: leaf.data if is_tensor(leaf) else leaf, (arguments, named), is_leaf=is_tensor
+    )
+    output = function(*taken, **named_taken)
+    return pytree.tree_map(lambda x: Value(x, "shared") if torch.is_tensor(x) else x, output)
+
+
+def _leaves(tree: Any) -> list[Any]:
+    return pytree.tree_leaves(tree, is_leaf=is_tensor)
+
+
+# --- functions with a form of their own; NotImplemented: not for these arguments -----------
+
+
+def _flatten(bank: Bank, value: Value, start_dim: int = 0, end_dim: int = -1) -> Any:
+    if value.layout == "shared" or start_dim == 0:
+        return NotImplemented
+    start, end = (dim if dim < 0 else dim + 1 for dim in (start_dim, end_dim))
+    return Value(members(value, bank.g).flatten(start, end), "members")
+
+
+def _linear(bank: Bank, value: Any, weight: Any, bias: Any = None) -> Any:
+    parts = [part for part in (weight, bias) if part is not None]
+    if not all(is_tensor(part) and part.layout == "members" for part in parts):
+        return NotImplemented
+    return linear_of(bank.g, value, weight.data, None if bias is None else bias.data)
+
+
+def _cat(bank: Bank, tensors: Any, dim: int = 0) -> Any:
+    """Channels of folded values, member by member."""
+    if dim != 1 or not all(is_tensor(t) and t.layout == "folded" for t in tensors):
+        return NotImplemented
+    parts = [t.data.unflatten(1, (bank.g, -1)) for t in tensors]
+    return Value(torch.cat(parts, dim=2).flatten(1, 2), "folded")
+
+
+def _dropout(
+    bank: Bank, value: Value, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Any:
+    data = members(value, bank.g).contiguous() if value.layout == "shared" else value.data
+    layout = "members" if value.layout == "shared" else value.layout
+    return Value(F.dropout(data, p, training), layout)
+
+
+SPECIAL: dict[Any, Callable[..., Any]] = {
+    torch.flatten: _flatten, F.linear: _linear, torch.cat: _cat, F.dropout: _dropout,
+}  # fmt: skip

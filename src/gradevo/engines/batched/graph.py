@@ -1,0 +1,146 @@
+"""A member's forward as a graph, and its run for many members."""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+from gradevo.engines.batched import functions
+from gradevo.engines.batched.bank import Bank
+from gradevo.engines.batched.each import each
+from gradevo.engines.batched.layers import LAYERS
+from gradevo.engines.batched.values import Value, is_tensor, members
+
+
+class Untraceable(Exception):
+    """The forward cannot be written as a graph; the message is one line that says why."""
+
+
+class _Tracer(fx.Tracer):
+    """Buffers are parts of the graph, so that one that the forward assigns is noticed."""
+
+    proxy_buffer_attributes = True
+
+
+def trace(member: nn.Module) -> fx.Graph:
+    """The graph of a module's forward in the mode it is in.
+
+    Args:
+        member: an ordinary module of its own: tracing may leave marks on it.
+
+    Raises:
+        Untraceable: the forward looks at numbers, writes to a buffer, or has hooks.
+    """
+    if any(part._forward_hooks or part._forward_pre_hooks for part in member.modules()):
+        raise Untraceable("it has forward hooks")
+    buffers = _buffers(member)
+    try:
+        graph = _Tracer().trace(member)
+    except Exception as error:  # whatever a forward does with a stand-in for a tensor
+        first = str(error).strip().partition("\n")[0]
+        raise Untraceable(f"{type(error).__name__}: {first}") from None
+    if assigned := [n for n, b in _buffers(member).items() if b is not buffers.get(n)]:
+        raise Untraceable(f"it assigns to {assigned[0]}")
+    for node in graph.nodes:
+        if _writes(node):
+            raise Untraceable(f"{node.target} writes into a tensor")
+    return graph
+
+
+def _buffers(module: nn.Module) -> dict[str, Any]:
+    parts = module.named_modules()
+    return {f"{place}.{n}".strip("."): b for place, part in parts for n, b in part._buffers.items()}
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether a node changes a tensor in place, which somebody may read again."""
+    name = str(node.target)
+    written = node.op == "call_method" and name.endswith("_") and not name.endswith("__")
+    return written or "out" in node.kwargs
+
+
+class Run:
+    """A pass through a graph with the tensors of some members."""
+
+    def __init__(self, graph: fx.Graph, stacked: nn.Module, constants: nn.Module) -> None:
+        self.nodes = list(graph.nodes)
+        self.stacked, self.constants = stacked, constants
+        self.last = _last_readers(self.nodes)
+        self.calls: dict[str, Callable[..., Any]] = {
+            "call_module": self._module,
+            "call_function": self._function,
+            "call_method": self._method,
+            "get_attr": self._attribute,
+        }
+
+    def __call__(self, bank: Bank, x: Any) -> Any:
+        """Outputs of the members, `(g, ...)` each.
+
+        Args:
+            bank: the members' tensors.
+            x: the input, a value or a tree of them.
+        """
+        found: dict[fx.Node, Any] = {}
+        for node in self.nodes:
+            if node.op == "placeholder":
+                found[node] = self._input(node, x, found)
+                continue
+            arguments, named = map_arg((node.args, node.kwargs), found.__getitem__)
+            if node.op == "output":
+                return pytree.tree_map(
+                    lambda leaf: members(leaf, bank.g) if is_tensor(leaf) else leaf,
+                    arguments[0], is_leaf=is_tensor,
+                )  # fmt: skip
+            found[node] = self.calls[node.op](bank, node.target, arguments, named)
+            for read in self.last.get(node, ()):
+                del found[read]
+        return _no_output()
+
+    def _input(self, node: fx.Node, x: Any, found: dict[fx.Node, Any]) -> Any:
+        if not any(other.op == "placeholder" for other in found):
+            return x
+        return node.args[0] if node.args else None  # a default
+
+    def _module(self, bank: Bank, target: str, arguments: Any, named: Any) -> Any:
+        module = self.stacked.get_submodule(target)
+        layer = LAYERS.get(type(module))
+        plain = len(arguments) == 1 and not named and is_tensor(arguments[0])
+        if layer is None or not plain:
+            return each(bank, module, *arguments, **named)
+        return layer(bank, module, arguments[0])
+
+    def _function(self, bank: Bank, target: Any, arguments: Any, named: Any) -> Any:
+        if target is getattr:
+            return functions.attribute(bank, *arguments)
+        return functions.call(bank, target, arguments, named)
+
+    def _method(self, bank: Bank, target: str, arguments: Any, named: Any) -> Any:
+        return functions.method(bank, target, arguments, named)
+
+    def _attribute(self, bank: Bank, target: str, arguments: Any, named: Any) -> Any:
+        place, _, name = target.rpartition(".")
+        owner = self.stacked.get_submodule(place)
+        if hasattr(owner, name):
+            tensor = getattr(owner, name)
+            if torch.is_tensor(tensor):
+                return Value(bank.rows.get(id(tensor), tensor), "members")
+            return tensor
+        constant: Tensor = getattr(self.constants.get_submodule(place), name)
+        return Value(constant, "shared")
+
+
+def _last_readers(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """For every node the values that nobody reads after it, but for inputs."""
+    reader = {read: node for node in nodes for read in node.all_input_nodes}
+    dying: dict[fx.Node, list[fx.Node]] = {}
+    for read, node in reader.items():
+        if read.op != "placeholder":
+            dying.setdefault(node, []).append(read)
+    return dying
+
+
+def _no_output() -> NoReturn:
+    raise Untraceable("the graph has no output")
