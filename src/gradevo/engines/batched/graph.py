@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
@@ -47,7 +48,32 @@ def trace(member: nn.Module) -> fx.Graph:
     for node in graph.nodes:
         if _writes(node):
             raise Untraceable(f"{node.target} writes into a tensor")
+    _pool_first(graph, member)
     return graph
+
+
+def _pool_first(graph: fx.Graph, member: nn.Module) -> None:
+    """Swap relu and the max pooling after it: the same numbers, fewer of them to go through."""
+    for node in list(graph.nodes):
+        before = node.args[0] if node.args else None
+        if not isinstance(before, fx.Node) or len(before.users) > 1:
+            continue
+        if _is(node, member, nn.MaxPool2d, _POOLS) and _is(before, member, nn.ReLU, _RELUS):
+            node.replace_all_uses_with(before)
+            node.args = (before.args[0], *node.args[1:])
+            before.args = (node, *before.args[1:])
+            node.append(before)
+
+
+_POOLS, _RELUS = (F.max_pool2d, torch.max_pool2d), (F.relu, torch.relu, "relu")
+
+
+def _is(node: fx.Node, member: nn.Module, kind: type[nn.Module], functions: Any) -> bool:
+    """Whether a node calls a layer of a kind, or one of its functions."""
+    if node.op == "call_module":
+        module = member.get_submodule(str(node.target))
+        return type(module) is kind and not getattr(module, "return_indices", False)
+    return node.target in functions and not node.kwargs.get("return_indices")
 
 
 def _buffers(module: nn.Module) -> dict[str, Any]:
