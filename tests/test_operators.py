@@ -148,6 +148,25 @@ def test_the_share_of_the_first_parent_is_equation_10():
     assert share.tolist() == pytest.approx([one / (one + other), 0.5])
 
 
+@pytest.mark.parametrize("p", [0.0, 1e-4, 0.01, 0.3, 0.5, 0.999, 1.0])
+def test_a_coin_shows_as_often_as_asked_in_every_row_and_entries_are_independent(p):
+    coins = crossover.toss(torch.empty(3, 50, 4001), tensor([p, 0.5, p]), generator_from(4))
+    n = 50 * 4001
+    for row, wanted in zip(coins, (p, 0.5, p), strict=True):
+        deviation = (wanted * (1 - wanted) / n) ** 0.5
+        assert abs(float(row.double().mean()) - wanted) <= 4.5 * deviation
+        both = float((row[:, 1:] & row[:, :-1]).double().mean())
+        assert abs(both - wanted**2) <= 6 * (wanted**2 * (1 - wanted) * 3 / n) ** 0.5 + 1 / n
+    assert not torch.equal(coins[0], coins[2]) or p in (0.0, 1.0)
+
+
+def test_the_threshold_is_rounded_so_that_the_probability_is_exact():
+    p, generator = 0.25 + 2**-18, generator_from(0)  # a quarter of a level above
+    coins = [crossover.toss(torch.empty(1, 40_000), tensor([p]), generator) for _ in range(400)]
+    spread = torch.stack(coins).double().mean((1, 2)).var() * 40_000 / (p * (1 - p))
+    assert 0.8 < float(spread) < 1.2  # as of independent coins
+
+
 @DTYPES
 def test_uniform_crossover_takes_entries_of_the_first_parent_as_often_as_equation_9_says(dtype):
     share = tensor([0.7012, 0.2988])
