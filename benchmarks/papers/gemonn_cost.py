@@ -29,6 +29,7 @@ from gradevo.problem import Problem
 from gradevo.randomness import generator_from
 
 N, BATCH, ROUNDS = 50, 128, 5
+ENGINES = ("loop", "vmap", "batched/5", "batched")
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "LeNet-5": (LeNet5, (1, 28, 28)),
     "16-70-50-10": (mlp(16, 70, 50, 10), (16,)),
@@ -123,7 +124,7 @@ def main() -> None:
         torch.manual_seed(0)
         config = ge.GEMONN.paper(population=N, generations=10, batch_size=BATCH)
         runs: dict[str, Timed] = {}
-        problems = {engine: problem_of(build, shape, engine) for engine in ("loop", "vmap")}
+        problems = {engine: problem_of(build, shape, engine) for engine in ENGINES}
         states = {}
         for engine, problem in problems.items():
             state = config.init(problem, generator_from(0))
