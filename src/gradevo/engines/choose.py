@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Report = dict[str, float | str]
 ROUNDS = 3
+BUDGET = 1.0  # seconds; no further round is begun after them
 ADVANTAGE = 1.1  # another engine must be this much faster than the loop
 TOLERANCE = 1e-4  # relative to the largest number of a tensor; float32 sums in another order
 _remembered: dict[tuple[Any, ...], tuple[str, Report]] = {}
@@ -70,8 +72,7 @@ class Trial:
         """
         if name == "loop":
             return None
-        reference = self._step("loop")  # the user's own mistakes show here, as they are
-        drawn = _distance(self._step("loop", seed=1), reference) > TOLERANCE
+        drawn = self._drawn  # the user's own mistakes show here, as they are
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="There is a performance drop")
@@ -79,16 +80,30 @@ class Trial:
                 step = self._step(name)
         except Exception as error:  # whatever a transform raises on a module it cannot handle
             return brief(error)
-        distance = distance if drawn else max(distance, _distance(step, reference))
+        distance = distance if drawn else max(distance, _distance(step, self._reference))
         if not distance <= TOLERANCE:
             return f"differs from the loop by {distance:.1e} of the largest number"
         return None
+
+    @cached_property
+    def _reference(self) -> list[Tensor]:
+        """The loop's step."""
+        return self._step("loop")
+
+    @cached_property
+    def _drawn(self) -> bool:
+        """Whether the loop's step draws random numbers."""
+        return _distance(self._step("loop", seed=1), self._reference) > TOLERANCE
+
+    @cached_property
+    def _reference_in_eval(self) -> list[Tensor]:
+        return self._step("loop")
 
     def _distance_in_eval(self, name: str) -> float:
         with evaluating(self.population):
             with torch.no_grad(), undisturbed(self.population):
                 self.engines[name].forward(self.x, self.per_member)
-            return _distance(self._step(name), self._step("loop"))
+            return _distance(self._step(name), self._reference_in_eval)
 
     def _step(self, name: str, seed: int = 0) -> list[Tensor]:
         """The gradient and every buffer after a step of one engine; all is put back."""
@@ -99,18 +114,18 @@ class Trial:
             return [gradient, *(buffer.clone() for buffer in population.stacked.buffers())]
 
     def _measured(self) -> tuple[str, Report]:
-        declined: Report = {}
-        for name in self.engines:  # "batched/5" is not asked where "batched" has declined
-            if name.partition("/")[0] not in declined and (why := self.reason(name)) is not None:
-                declined[name] = why
+        kinds = [name for name in self.engines if "/" not in name]  # chunks compute the same
+        reasons = {name: self.reason(name) for name in kinds}
+        declined: Report = {name: why for name, why in reasons.items() if why is not None}
         able = [name for name in self.engines if name.partition("/")[0] not in declined]
-        seconds = self._seconds([name for name in able if name not in declined])
+        seconds = self._seconds(able)
         best = min(seconds, key=lambda name: seconds[name])
         clear = seconds[best] * ADVANTAGE < seconds["loop"]  # a tie is not left to the weather
         return best if clear else "loop", seconds | declined
 
     def _seconds(self, names: list[str]) -> dict[str, float]:
-        """Median seconds of a step, the engines taking turns."""
+        """Median seconds of a step, the engines taking turns; one turn where that is long."""
+        began = time.perf_counter()
         times: dict[str, list[float]] = {name: [] for name in names}
         with undisturbed(self.population):
             gradient = self.population.gradient()
@@ -120,6 +135,8 @@ class Trial:
                     self.engines[name].accumulate(self.loss, self.x, self.y, self.per_member)
                     gradient[0].item()  # an accelerator has only queued the work
                     times[name].append(time.perf_counter() - start)
+                if time.perf_counter() - began > BUDGET:
+                    break
         return {name: statistics.median(rounds) for name, rounds in times.items()}
 
     def _key(self) -> tuple[Any, ...]:
