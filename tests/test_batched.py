@@ -171,7 +171,7 @@ class Twice(nn.Module):
 
 @pytest.mark.parametrize(
     ("build", "reason"),
-    [(Hooked, "forward hooks"), (Writing, "item assignment"), (Twice, "differs from the loop")],
+    [(Hooked, "it has hooks"), (Writing, "item assignment"), (Twice, "differs from the loop")],
 )
 def test_what_cannot_be_a_graph_declines_with_a_reason_and_auto_goes_on(build, reason):
     x, y = torch.randn(6, 4), torch.randint(3, (6,))

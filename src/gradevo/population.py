@@ -137,6 +137,9 @@ class Population(nn.Module):
             if current is not leaf or leaf.untyped_storage().data_ptr() != storage:
                 self._flatten()
                 break
+        for part in self.stacked.modules():  # torch reads statistics as if they lay in a row
+            for name, buffer in part.named_buffers(recurse=False):
+                part._buffers[name] = buffer.contiguous()
         self.choice.forget()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:

@@ -102,7 +102,7 @@ class Choice:
         try:
             return getattr(engine, method)(*arguments)
         except Exception as error:
-            if name == "loop":
+            if name == "loop" or isinstance(error, EngineError):
                 raise
             return self._recover(population, error, method, *arguments)
 
@@ -143,6 +143,7 @@ class Choice:
         if self.name == "auto":
             self.name, self.report = trial.choose()
             log.info("engine: %s, measured %s", self.name, self.report)
+            self._built = {n: e for n, e in self._built.items() if n in ("loop", self.name)}
         elif (reason := trial.reason(self.name)) is not None:
             self.report = {self.name: reason}
             self._refuse(population, reason)

@@ -12,6 +12,7 @@ from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.graph import Run, trace
 from gradevo.engines.batched.values import of_batch
 from gradevo.engines.check import rows_of
+from gradevo.errors import EngineError
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
@@ -48,11 +49,23 @@ class Batched:
         found = []
         for span, bank in self._chunks():
             mine = _rows((x, y), span) if per_member else (x, y)
-            output = self._outputs(bank, mine[0], per_member)
-            values = losses.of_members(loss, output, mine[1], bank.g, per_member)
-            values.sum().backward()
-            found.append(values.detach())
+            try:
+                found.append(self._step(bank, loss, mine[0], mine[1], per_member))
+            except Exception as error:
+                if not found:
+                    raise
+                raise EngineError(
+                    f"engine: must be able to compute all members, got {type(error).__name__} "
+                    f"from {self.name!r} after those before member {span[0]} had their gradients"
+                ) from error
         return torch.cat(found)  # (g,)
+
+    def _step(self, bank: Bank, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
+        """Forward and backward of some members."""
+        output = self._outputs(bank, x, per_member)
+        values = losses.of_members(loss, output, y, bank.g, per_member)
+        values.sum().backward()
+        return values.detach()
 
     def _outputs(self, bank: Bank, x: Any, per_member: bool) -> Any:
         self._check("x", x, per_member, bank.g)

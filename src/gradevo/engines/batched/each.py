@@ -41,9 +41,22 @@ def mapped(bank: Bank, function: Callable[..., Any], arguments: Any, named: Any)
     try:
         output = torch.func.vmap(run, randomness="different")(*tensors)
         return pytree.tree_map(_of_members, output)
-    except (RuntimeError, ValueError):  # no batching rule, or something that is no tensor
+    except (
+        RuntimeError,
+        ValueError,
+        UserWarning,
+    ):  # no batching rule, or something that is no tensor
         rows = zip(*(tensor.unbind(0) for tensor in tensors), strict=True)
         return _stacked([run(*row) for row in rows])
+
+
+def in_turn(bank: Bank, function: Callable[..., Any], arguments: Any, named: Any) -> Any:
+    """A function of every member, one after another."""
+    outputs = []
+    for i in range(bank.g):
+        taken, named_taken = _part((arguments, named), i, bank.g)
+        outputs.append(function(*taken, **named_taken))
+    return _stacked(outputs)
 
 
 def _part(arguments: Any, i: int, g: int) -> Any:
@@ -56,10 +69,14 @@ def _part(arguments: Any, i: int, g: int) -> Any:
 
 
 def _stacked(outputs: list[Any]) -> Any:
-    """Members' outputs as values; what is no tensor is the first member's."""
+    """Members' outputs as values; what is no tensor must be the same for all."""
 
     def stack(*rows: Any) -> Any:
-        return Value(torch.stack(rows), "members") if torch.is_tensor(rows[0]) else rows[0]
+        if torch.is_tensor(rows[0]):
+            return Value(torch.stack(rows), "members")
+        if any(row != rows[0] for row in rows):
+            raise ValueError("members differ in a number that is no tensor")
+        return rows[0]
 
     return pytree.tree_map(stack, *outputs)
 

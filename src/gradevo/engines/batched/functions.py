@@ -1,5 +1,6 @@
 """Functions and methods between layers, for all members at once."""
 
+import inspect
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils import _pytree as pytree
 
 from gradevo.engines.batched.bank import Bank
-from gradevo.engines.batched.each import mapped
+from gradevo.engines.batched.each import in_turn, mapped
 from gradevo.engines.batched.layers import linear_of
 from gradevo.engines.batched.values import Value, aligned, is_tensor, members
 
@@ -36,17 +37,22 @@ def call(bank: Bank, function: Any, arguments: Any, named: Any) -> Any:
     values = [leaf for leaf in _leaves((arguments, named)) if is_tensor(leaf)]
     if not values:
         return function(*arguments, **named)
-    if isinstance(arguments[0], tuple | list) and function is operator.getitem:
+    if function is operator.getitem and isinstance(arguments[0], tuple | list):
         return function(*arguments, **named)  # of what several outputs were
     if function in ELEMENTWISE:
         return _together(bank, function, arguments, named)
     if (special := SPECIAL.get(function)) is not None:
-        found = special(bank, *arguments, **named)
-        if found is not NotImplemented:
+        found = special(bank, *arguments, **named) if _fits(special, arguments, named) else None
+        if found is not None:
             return found
-    if all(value.layout == "shared" for value in values) and function is not F.dropout:
+    if all(value.layout == "shared" for value in values) and not _draws(function):
         return _plain(function, arguments, named)
-    if function in POOLS and arguments[0].layout == "folded" and not named.get("return_indices"):
+    if (
+        function in POOLS
+        and arguments
+        and _is_folded(function, arguments[0])
+        and not named.get("return_indices")
+    ):
         return Value(function(arguments[0].data, *arguments[1:], **named), "folded")
     return mapped(bank, function, arguments, named)
 
@@ -61,9 +67,25 @@ def method(bank: Bank, name: str, arguments: Any, named: Any) -> Any:
         return _measure(name, shape, *arguments[1:], **named)
     if name in METHODS:
         return _together(bank, METHODS[name], arguments, named)
+    if name == "view" and all(isinstance(size, int) for size in arguments[1:]):
+        name = "reshape"  # a member's part of what is folded has strides of its own
     if name == "flatten":
         return call(bank, torch.flatten, arguments, named)
     return call(bank, _Method(name), arguments, named)
+
+
+def _draws(function: Any) -> bool:
+    """Whether a function draws random numbers, so that each member needs its own."""
+    name = getattr(function, "__name__", "") or getattr(function, "name", "")
+    drawing = ("rand", "dropout", "bernoulli", "normal", "poisson", "multinomial", "rrelu",
+               "gumbel", "exponential", "geometric", "cauchy")  # fmt: skip
+    return any(word in name for word in drawing)
+
+
+def _is_folded(function: Any, value: Any) -> bool:
+    """Whether a pooling function finds the rank that it is for."""
+    rank = 2 + int(function.__name__[-2])
+    return is_tensor(value) and value.layout == "folded" and value.data.dim() == rank
 
 
 class _Method:
@@ -122,12 +144,21 @@ def _leaves(tree: Any) -> list[Any]:
     return pytree.tree_leaves(tree, is_leaf=is_tensor)
 
 
-# --- functions with a form of their own; NotImplemented: not for these arguments -----------
+# --- functions with a form of their own; None: not for these arguments -----------
+
+
+def _fits(special: Any, arguments: Any, named: Any) -> bool:
+    """Whether the arguments have the names that the form of its own knows."""
+    try:
+        inspect.signature(special).bind(None, *arguments, **named)
+    except TypeError:
+        return False
+    return True
 
 
 def _flatten(bank: Bank, value: Value, start_dim: int = 0, end_dim: int = -1) -> Any:
     if value.layout == "shared" or start_dim == 0:
-        return NotImplemented
+        return None
     start, end = (dim if dim < 0 else dim + 1 for dim in (start_dim, end_dim))
     return Value(members(value, bank.g).flatten(start, end), "members")
 
@@ -135,14 +166,14 @@ def _flatten(bank: Bank, value: Value, start_dim: int = 0, end_dim: int = -1) ->
 def _linear(bank: Bank, value: Any, weight: Any, bias: Any = None) -> Any:
     parts = [part for part in (weight, bias) if part is not None]
     if not all(is_tensor(part) and part.layout == "members" for part in parts):
-        return NotImplemented
+        return None
     return linear_of(bank.g, value, weight.data, None if bias is None else bias.data)
 
 
 def _cat(bank: Bank, tensors: Any, dim: int = 0) -> Any:
     """Channels of folded values, member by member."""
     if dim != 1 or not all(is_tensor(t) and t.layout == "folded" for t in tensors):
-        return NotImplemented
+        return None
     parts = [t.data.unflatten(1, (bank.g, -1)) for t in tensors]
     return Value(torch.cat(parts, dim=2).flatten(1, 2), "folded")
 
@@ -155,6 +186,12 @@ def _dropout(
     return Value(F.dropout(data, p, training), layout)
 
 
+def _embedding(bank: Bank, *arguments: Any, **named: Any) -> Any:
+    """With rules for some words' gradients that vmap does not keep."""
+    return in_turn(bank, F.embedding, arguments, named)
+
+
 SPECIAL: dict[Any, Callable[..., Any]] = {
+    F.embedding: _embedding,
     torch.flatten: _flatten, F.linear: _linear, torch.cat: _cat, F.dropout: _dropout,
 }  # fmt: skip

@@ -1,8 +1,11 @@
 """A member's forward as a graph, and its run for many members."""
 
+import inspect
+import random
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -25,6 +28,15 @@ class _Tracer(fx.Tracer):
 
     proxy_buffer_attributes = True
 
+    def create_node(self, *arguments: Any, **named: Any) -> fx.Node:
+        if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") != self.autocast:
+            raise Untraceable("it switches gradients or autocast")
+        return super().create_node(*arguments, **named)
+
+    def trace(self, *arguments: Any, **named: Any) -> fx.Graph:
+        self.autocast = torch.is_autocast_enabled("cpu")
+        return super().trace(*arguments, **named)
+
 
 def trace(member: nn.Module) -> fx.Graph:
     """The graph of a module's forward in the mode it is in.
@@ -35,14 +47,23 @@ def trace(member: nn.Module) -> fx.Graph:
     Raises:
         Untraceable: the forward looks at numbers, writes to a buffer, or has hooks.
     """
-    if any(part._forward_hooks or part._forward_pre_hooks for part in member.modules()):
-        raise Untraceable("it has forward hooks")
-    buffers = _buffers(member)
+    hooks = ("forward", "forward_pre", "backward", "backward_pre")
+    if any(getattr(part, f"_{kind}_hooks") for part in member.modules() for kind in hooks):
+        raise Untraceable("it has hooks")
+    member.to("meta")  # so that whoever looks at a weight's numbers is found out
+    buffers, draws, state = _buffers(member), _random_state(), _plain_state(member)
     try:
-        graph = _Tracer().trace(member)
+        with torch.inference_mode(False), torch.enable_grad():
+            graph = _Tracer().trace(member, _defaults(member))
     except Exception as error:  # whatever a forward does with a stand-in for a tensor
         first = str(error).strip().partition("\n")[0]
         raise Untraceable(f"{type(error).__name__}: {first}") from None
+    if _random_state() != draws:
+        raise Untraceable("it draws random numbers of its own")
+    if _plain_state(member) != state:
+        raise Untraceable("it changes a number of its own")
+    if any(t.is_meta for n, t in vars(member).items() if n.startswith("_tensor_constant")):
+        raise Untraceable("it computes with weights beside the graph")
     if assigned := [n for n, b in _buffers(member).items() if b is not buffers.get(n)]:
         raise Untraceable(f"it assigns to {assigned[0]}")
     for node in graph.nodes:
@@ -74,6 +95,24 @@ def _is(node: fx.Node, member: nn.Module, kind: type[nn.Module], functions: Any)
         module = member.get_submodule(str(node.target))
         return type(module) is kind and not getattr(module, "return_indices", False)
     return node.target in functions and not node.kwargs.get("return_indices")
+
+
+def _random_state() -> tuple[Any, ...]:
+    numbers = np.random.get_state(legacy=False)
+    return torch.get_rng_state().tolist(), random.getstate(), repr(numbers)
+
+
+def _plain_state(module: nn.Module) -> list[dict[str, Any]]:
+    """Numbers and words that a module's parts keep beside their tensors."""
+    simple = (bool, int, float, complex, str, type(None))
+    return [{n: value for n, value in vars(part).items() if isinstance(value, simple)}
+            for part in module.modules()]  # fmt: skip
+
+
+def _defaults(member: nn.Module) -> dict[str, Any]:
+    """All arguments but the first are what they are by default: a forward may ask for them."""
+    parameters = list(inspect.signature(member.forward).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _buffers(module: nn.Module) -> dict[str, Any]:
@@ -117,7 +156,7 @@ class Run:
             arguments, named = map_arg((node.args, node.kwargs), found.__getitem__)
             if node.op == "output":
                 return pytree.tree_map(
-                    lambda leaf: members(leaf, bank.g) if is_tensor(leaf) else leaf,
+                    lambda leaf: members(leaf, bank.g).contiguous() if is_tensor(leaf) else leaf,
                     arguments[0], is_leaf=is_tensor,
                 )  # fmt: skip
             found[node] = self.calls[node.op](bank, node.target, arguments, named)
@@ -126,9 +165,10 @@ class Run:
         return _no_output()
 
     def _input(self, node: fx.Node, x: Any, found: dict[fx.Node, Any]) -> Any:
-        if not any(other.op == "placeholder" for other in found):
-            return x
-        return node.args[0] if node.args else None  # a default
+        name = str(node.target)
+        if any(other.op == "placeholder" for other in found):
+            return {} if name.startswith("**") else () if name.startswith("*") else node.args[0]
+        return (x,) if name.startswith("*") else x
 
     def _module(self, bank: Bank, target: str, arguments: Any, named: Any) -> Any:
         module = self.stacked.get_submodule(target)
@@ -149,13 +189,11 @@ class Run:
     def _attribute(self, bank: Bank, target: str, arguments: Any, named: Any) -> Any:
         place, _, name = target.rpartition(".")
         owner = self.stacked.get_submodule(place)
-        if hasattr(owner, name):
+        if name in owner._parameters or name in owner._buffers:
             tensor = getattr(owner, name)
-            if torch.is_tensor(tensor):
-                return Value(bank.rows.get(id(tensor), tensor), "members")
-            return tensor
+            return Value(bank.rows.get(id(tensor), tensor), "members")
         constant: Tensor = getattr(self.constants.get_submodule(place), name)
-        return Value(constant, "shared")
+        return Value(constant, "shared") if torch.is_tensor(constant) else constant
 
 
 def _last_readers(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:

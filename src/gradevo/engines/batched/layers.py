@@ -33,7 +33,7 @@ def linear_of(g: int, value: Value, weight: Tensor, bias: Tensor | None) -> Valu
         product = torch.bmm(rows, weight.mT)
     else:
         product = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
-    return Value(product.view(*x.shape[:-1], -1), "members")
+    return Value(product.view(*x.shape[:-1], weight.shape[1]), "members")
 
 
 def convolution(bank: Bank, module: nn.Conv1d | nn.Conv2d, value: Value) -> Value:
@@ -113,10 +113,13 @@ def group_norm(bank: Bank, module: nn.GroupNorm, value: Value) -> Value:
 
 def embedding(bank: Bank, module: nn.Embedding, value: Value) -> Value:
     """One table of all members' rows."""
-    if module.padding_idx is not None or module.max_norm is not None or module.sparse:
+    rules = (module.padding_idx, module.max_norm, module.sparse or None)
+    if module.scale_grad_by_freq or any(rule is not None for rule in rules):
         return each(bank, module, value)
     table = _need(bank, module, "weight")  # (g, words, numbers)
     x = members(value, bank.g)
+    if x.device.type == "cpu" and x.numel() and not 0 <= x.min() <= x.max() < table.shape[1]:
+        raise IndexError("index out of range in self")  # it would be another member's row
     first = torch.arange(bank.g, device=x.device) * table.shape[1]
     first = first.view(bank.g, *[1] * (x.dim() - 1))
     return Value(F.embedding(x + first, table.flatten(0, 1)), "members")
@@ -139,16 +142,23 @@ def drop(bank: Bank, module: nn.Module, value: Value) -> Value:
 def drop_channels(bank: Bank, module: nn.Module, value: Value) -> Value:
     if not module.training:
         return value
+    if len(value.shape(bank.g)) != _axes(module):
+        return each(bank, module, value)
     return Value(module(folded(value, bank.g)), "folded")
 
 
 def channelwise(bank: Bank, module: nn.Module, value: Value) -> Value:
     """Pooling: every channel for itself."""
-    if getattr(module, "return_indices", False) or len(value.shape(bank.g)) < 3:
+    if getattr(module, "return_indices", False) or len(value.shape(bank.g)) != _axes(module):
         return each(bank, module, value)
     if value.layout == "shared":
         return Value(module(value.data), "shared")
     return Value(module(folded(value, bank.g)), "folded")
+
+
+def _axes(module: nn.Module) -> int:
+    """Of a batch for a layer of a kind like MaxPool2d: rows, channels and its own."""
+    return 2 + int(type(module).__name__[-2])
 
 
 def flatten(bank: Bank, module: nn.Flatten, value: Value) -> Value:

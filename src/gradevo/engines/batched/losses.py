@@ -14,7 +14,6 @@ MEANS = {
     nn.MSELoss: F.mse_loss, nn.L1Loss: F.l1_loss, nn.BCELoss: F.binary_cross_entropy,
     nn.BCEWithLogitsLoss: F.binary_cross_entropy_with_logits,
 }  # fmt: skip
-FUNCTIONS: set[Any] = {*MEANS.values(), F.cross_entropy}
 
 
 def of_members(loss: Any, output: Any, y: Any, g: int, per_member: bool) -> Tensor:
@@ -32,10 +31,10 @@ def of_members(loss: Any, output: Any, y: Any, g: int, per_member: bool) -> Tens
         return stacked(output, wide)
     if torch.is_tensor(output) and torch.is_tensor(y):
         target = y if per_member else y.expand(g, *y.shape)
-        if _is_cross_entropy(loss) and not target.is_floating_point():
+        if _is_cross_entropy(loss) and not target.is_floating_point() and output.dim() > 2:
             return _cross_entropy(loss, output, target)
         function = _mean_of(loss)
-        if function is not None and target.shape == output.shape:
+        if function is not None and target.shape == output.shape and output.dim() > 1:
             return function(output, target, reduction="none").flatten(1).mean(dim=1)
     return _each(loss, output, y, g, per_member)
 
@@ -47,7 +46,7 @@ def _is_cross_entropy(loss: Any) -> bool:
 
 def _mean_of(loss: Any) -> Callable[..., Tensor] | None:
     """The function whose mean a loss is, if it is nothing else."""
-    if loss in FUNCTIONS:
+    if any(loss is function for function in MEANS.values()):
         return loss
     function = MEANS.get(type(loss))
     weighted = any(getattr(loss, n, None) is not None for n in ("weight", "pos_weight"))
@@ -66,7 +65,7 @@ def _cross_entropy(loss: Any, output: Tensor, target: Tensor) -> Tensor:
 
 def _each(loss: Any, output: Any, y: Any, g: int, per_member: bool) -> Tensor:
     def row(tree: Any, i: int) -> Any:
-        return pytree.tree_map(lambda t: t[i] if torch.is_tensor(t) else t, tree)
+        return pytree.tree_map(lambda t: t[i].contiguous() if torch.is_tensor(t) else t, tree)
 
     return torch.stack(
         [scalar(loss(row(output, i), row(y, i) if per_member else y)) for i in range(g)]

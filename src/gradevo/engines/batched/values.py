@@ -55,7 +55,8 @@ def aligned(values: list[Value], g: int) -> tuple[list[Tensor], Layout]:
     Members' axes are broadcast as their own: from the right, the members' axis left out.
     """
     layouts = {value.layout for value in values}
-    if len(layouts) == 1 and layouts != {"members"}:
+    folds = {(value.data.dim(), value.data.shape[1]) for value in values if value.data.dim() > 1}
+    if layouts == {"shared"} or (layouts == {"folded"} and len(folds) == 1):
         return [value.data for value in values], values[0].layout
     rank = max(len(value.shape(g)) for value in values)
     tensors = []
