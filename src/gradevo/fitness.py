@@ -1,5 +1,6 @@
 """How good every member is: its loss on validation rows that all members share (eq. 7)."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,7 +19,15 @@ CHUNK = 512  # rows a forward pass; keeps activations of all members in reach of
 
 @torch.no_grad()
 def evaluate(population: "Population", loss: "Loss", x: Tensor, y: Tensor) -> Tensor:
-    """Loss of every member on the same rows, in eval mode.
+    """Loss of every member on the same rows, in eval mode, `(g,)`; see `evaluations`."""
+    return evaluations(population, [loss], x, y)[0]
+
+
+@torch.no_grad()
+def evaluations(
+    population: "Population", losses: Sequence["Loss"], x: Tensor, y: Tensor
+) -> list[Tensor]:
+    """Several losses of every member on the same rows, from one pass in eval mode.
 
     The outputs of all rows are collected first and the loss is taken once, so that losses
     which are not means over rows (F1, AUC) are right as well. A module that draws random
@@ -26,17 +35,16 @@ def evaluate(population: "Population", loss: "Loss", x: Tensor, y: Tensor) -> Te
 
     Args:
         population: the members.
-        loss: `loss(output, target)` returns a scalar.
+        losses: `loss(output, target)` returns a scalar.
         x: `(n, ...)`. y: `(n, ...)`.
 
     Returns:
-        `(g,)`, float64 on the CPU; NaN stays NaN.
+        For every loss `(g,)`, float64 on the CPU; NaN stays NaN.
     """
     with evaluating(population), isolated(generator_from(0), population.device):
         parts = [population(chunk) for chunk in x.split(CHUNK)]
         outputs = pytree.tree_map(lambda *chunks: torch.cat(chunks, dim=1), *parts)  # (g, n, ...)
-        rows = [
-            scalar(loss(pytree.tree_map(lambda t, i=i: t[i], outputs), y))
-            for i in range(len(population))
-        ]
-    return torch.stack(rows).cpu().double()
+        members = range(len(population))
+        rows = [pytree.tree_map(lambda t, i=i: t[i], outputs) for i in members]
+        found = [torch.stack([scalar(loss(row, y)) for row in rows]) for loss in losses]
+    return [values.cpu().double() for values in found]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gradevo import objectives as measures
 from gradevo import showing
 from gradevo.errors import DivergedError
-from gradevo.fitness import evaluate
+from gradevo.fitness import evaluations
 from gradevo.frontfile import FrontFile, keys_of
 from gradevo.objectives import Objective
 from gradevo.operators import masks as masking
@@ -180,8 +180,8 @@ def front_of(
 def _measured(problem: Problem, objectives: Sequence[Objective], tensors: Tensors) -> Tradeoff:
     names = masking.prunable(tensors, problem.population.structure.trainable)
     masks = masking.of_values(tensors, names)
-    losses = problem.evaluate(tensors)
-    right = evaluate(problem.population, share_right, *problem.valid)
+    problem.population.load(tensors)
+    losses, right = evaluations(problem.population, [problem.loss, share_right], *problem.valid)
     found = measures.columns(problem, objectives, tensors, masks, losses)
     return Tradeoff(
         weights=masking.total(masks),

@@ -121,7 +121,8 @@ def next_rung(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Phase
     unknown = torch.full((1,), torch.inf, dtype=torch.float64)
     mean = clone(tensors) if config.average else None
     kept = clone(tensors) if config.backoff else None
-    return Phase(tensors, hyper, unknown, kept, mean, masks=masks, optimizer=optimizer)
+    more = {"rows": state.rows, "masks": masks, "optimizer": optimizer}
+    return Phase(tensors, hyper, unknown, kept, mean, **more)
 
 
 def _slopes(problem: Problem, state: "GEMONNState", tensors: Tensors) -> Tensors:
@@ -155,9 +156,12 @@ def _offered(config: "GEMONN", problem: Problem, state: "GEMONNState", phase: Ph
     """The walker as it is, the running mean of its weights, or its best at a check."""
     assert phase.masks is not None
     phase.tensors = clone(phase.tensors)
+    valued = phase.kept or phase.mean or phase.tensors  # by the phase's last check
     found: list[Members] = []
     for tensors in filter(None, (phase.tensors, phase.mean, phase.kept)):
-        worth = config.measured(problem.alone, tensors, phase.masks, state.rows)
+        losses = phase.losses if tensors is valued else None
+        problem.alone.population.load(tensors)
+        worth = config.measured(problem.alone, tensors, phase.masks, state.rows, losses)
         found.append(Members(clone(tensors), phase.masks, *worth))
     return min(found, key=lambda one: _first(finite_or_worst(one.losses)))
 
