@@ -3,7 +3,8 @@
     python benchmarks/papers/gemonn_features.py --data-dir DIR [--seed 0]
 
 One run of the default at 7,500 passes. For the network nearest to each density, the weights of the
-hidden units with the largest norms, as pictures of 28 x 28; red is negative, blue positive.
+hidden units whose contribution varies most over test images, as pictures of 28 x 28; red is
+negative, blue positive, each on its own scale.
 """
 
 import argparse
@@ -24,7 +25,7 @@ DENSITIES, UNITS = (1.0, 0.2, 0.05, 0.01, 0.004, 0.0025), 14
 
 
 def trained(folder: Path, seed: int) -> list[tuple[float, float, Tensor]]:
-    """Density, test error and weights `(hidden, 784)` of the network nearest to each density."""
+    """Density, test error and some units' weights `(n, 784)` of the network nearest to each."""
     train, valid, held = images(folder / "mnist")
     front = ge.fit(METHODS["default, 7,500 passes"](), TiedAutoencoder, nn.MSELoss(),
                    (train, train), valid=(valid, valid), seed=seed, engine="loop")  # fmt: skip
@@ -32,8 +33,11 @@ def trained(folder: Path, seed: int) -> list[tuple[float, float, Tensor]]:
     for wanted in DENSITIES:
         logs = (front.points.nonzeros / front.points.weights / wanted).log().abs()
         network = front.members.member(int(logs.argmin()))
-        weight = network.weight.detach().t()
-        found.append((float((weight != 0).double().mean()), score(network, held), weight))
+        weight = network.weight.detach()
+        codes = (held[:2000] @ weight + network.code.detach()).sigmoid()
+        most = (codes.std(dim=0) * weight.norm(dim=0)).topk(UNITS).indices
+        density = float((weight != 0).double().mean())
+        found.append((density, score(network, held), weight.t()[most]))
     return found
 
 
@@ -43,9 +47,8 @@ def draw(found: list[tuple[float, float, Tensor]], path: Path) -> None:
         len(found), UNITS, figsize=(UNITS * 0.62, len(found) * 0.78), layout="constrained"
     )
     for row, (density, error, weight) in zip(axes, found, strict=True):
-        largest = weight.norm(dim=1).topk(UNITS).indices
-        limit = float(weight[largest].abs().quantile(0.995))
-        for axis, unit in zip(row, weight[largest], strict=True):
+        for axis, unit in zip(row, weight, strict=True):
+            limit = float(unit.abs().max())
             axis.imshow(unit.view(28, 28), cmap="RdBu", vmin=-limit, vmax=limit)
             axis.set_xticks([])
             axis.set_yticks([])
