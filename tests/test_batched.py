@@ -184,7 +184,9 @@ def test_what_cannot_be_a_graph_declines_with_a_reason_and_auto_goes_on(build, r
 
 
 def test_a_change_of_mode_of_any_part_is_followed():
-    build = lambda: nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))  # noqa: E731
+    def build():
+        return nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+
     pop, x = ge.Population(build, 2, engine="batched"), torch.ones(9, 4)
     assert not torch.equal(pop(x), pop(x))
     with evaluating(pop):

@@ -253,3 +253,4 @@ def test_a_graph_traced_in_inference_serves_training_too():
     with torch.inference_mode():
         pop(torch.ones(2, 4))
     pop.losses(F.mse_loss, torch.ones(2, 4), torch.ones(2, 4)).sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.any() for leaf in pop.parameters())

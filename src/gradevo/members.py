@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gradevo.checkpoint import storable
 from gradevo.operators import masks as masking
+from gradevo.operators import pareto
 from gradevo.operators.masks import Masks
 from gradevo.structure import Tensors
 
@@ -44,19 +45,19 @@ class Members:
             gradients,
         )
 
-    def adopt(self, other: "Members", chosen: Tensor) -> Tensor:
-        """Keep those that are chosen of these and others, as many as these; newcomers fill gaps.
+    def compete(self, other: "Members") -> Tensor:
+        """Keep the best of these and others by NSGA-II, as many as these; newcomers fill gaps.
 
         In place, and what stays does not move: a population can be large, and newcomers few.
 
         Args:
             other: newcomers.
-            chosen: indices into these and the others, one after another; one a member.
 
         Returns:
-            Where each member is from, as such an index.
+            Where each member is from: an index into these and the others, one after another.
         """
         size = len(self)
+        chosen = pareto.survivors(torch.cat([self.objectives, other.objectives]), size)
         new = chosen[chosen >= size]
         stays = torch.zeros(size, dtype=torch.bool).index_fill_(0, chosen[chosen < size], True)
         gaps = (~stays).nonzero().flatten()

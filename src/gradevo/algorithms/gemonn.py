@@ -220,9 +220,7 @@ class GEMONN(LearningConfig):
                 f"{len(losses)}; the likely cause is a learning rate that is too high (try lr / "
                 "10) or NaN in the data"
             )
-        objectives = torch.cat([state.members.objectives, children.objectives])
-        chosen = pareto.survivors(objectives, self.population)
-        origins = state.members.adopt(children, chosen)
+        origins = state.members.compete(children)
         state.generation += 1
         return state, self._info(state, origins)
 

@@ -39,8 +39,7 @@ def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | 
     if config.reevaluate:
         state.members = _evaluated(config, problem, state, state.members.tensors, batch)
     if config.fine_tune and state.generation + 1 == config.generations:
-        objectives = torch.cat([state.members.objectives, children.objectives])
-        state.members.adopt(children, pareto.survivors(objectives, config.population))
+        state.members.compete(children)
         state.children, state.tuned = state.members, 0
         state.batch = _batch(problem, state)
         return None

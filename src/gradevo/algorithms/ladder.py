@@ -18,7 +18,7 @@ from torch import Tensor
 from gradevo.learning import Phase, clone, learn, same_for_all
 from gradevo.members import Members
 from gradevo.operators import masks as masking
-from gradevo.operators import pareto, units
+from gradevo.operators import units
 from gradevo.operators.alignment import Symmetry
 from gradevo.operators.masks import Masks
 from gradevo.operators.selection import finite_or_worst
@@ -77,8 +77,7 @@ def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | 
     children = _offered(config, problem, state, state.phase)
     if state.generation + 1 == config.generations:
         for apart in (1, 2) if config.blend else ():
-            objectives = torch.cat([state.members.objectives, children.objectives])
-            state.members.adopt(children, pareto.survivors(objectives, config.population))
+            state.members.compete(children)
             children = blended(config, problem, state, apart)
     return children
 

@@ -41,13 +41,8 @@ def mapped(bank: Bank, function: Callable[..., Any], arguments: Any, named: Any)
     try:
         output = torch.func.vmap(run, randomness="different")(*tensors)
         return pytree.tree_map(_of_members, output)
-    except (
-        RuntimeError,
-        ValueError,
-        UserWarning,
-    ):  # no batching rule, or something that is no tensor
-        rows = zip(*(tensor.unbind(0) for tensor in tensors), strict=True)
-        return _stacked([run(*row) for row in rows])
+    except (RuntimeError, ValueError, UserWarning):  # no batching rule, or a number asked for
+        return in_turn(bank, function, arguments, named)
 
 
 def in_turn(bank: Bank, function: Callable[..., Any], arguments: Any, named: Any) -> Any:

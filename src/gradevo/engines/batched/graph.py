@@ -3,7 +3,7 @@
 import inspect
 import random
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
@@ -162,7 +162,7 @@ class Run:
             found[node] = self.calls[node.op](bank, node.target, arguments, named)
             for read in self.last.get(node, ()):
                 del found[read]
-        return _no_output()
+        raise Untraceable("the graph has no output")
 
     def _input(self, node: fx.Node, x: Any, found: dict[fx.Node, Any]) -> Any:
         name = str(node.target)
@@ -204,7 +204,3 @@ def _last_readers(nodes: list[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
         if read.op != "placeholder":
             dying.setdefault(node, []).append(read)
     return dying
-
-
-def _no_output() -> NoReturn:
-    raise Untraceable("the graph has no output")

@@ -40,17 +40,16 @@ def convolution(bank: Bank, module: nn.Conv1d | nn.Conv2d, value: Value) -> Valu
     """Members are groups of channels; on a shared input they are but more channels."""
     if module.padding_mode != "zeros":
         return each(bank, module, value)
-    weight, bias = _need(bank, module, "weight").flatten(0, 1), bank.of(module, "bias")
-    bias = None if bias is None else bias.flatten()
+    weight, bias = _need(bank, module, "weight").flatten(0, 1), _flat(bank, module, "bias")
     alone = value.layout == "shared" and module.groups == 1
     x, groups = (value.data, 1) if alone else (folded(value, bank.g), bank.g * module.groups)
     flat = x.dim() == 3  # signals as images one pixel high: only images have channels last
     if flat:
         x, weight = x.unsqueeze(2), weight.unsqueeze(2)
-    settings = (module.stride, module.padding, module.dilation)
-    numbers = _two(settings) if flat else settings
+    settings: Any = (module.stride, module.padding, module.dilation)
+    stride, padding, dilation = _two(settings) if flat else settings
     x = x.contiguous(memory_format=torch.channels_last)
-    y = F.conv2d(x, weight, bias, *numbers, groups)  # type: ignore[call-overload]
+    y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
     return Value(y.squeeze(2) if flat else y, "folded")
 
 
@@ -64,12 +63,13 @@ def _two(settings: tuple[Any, ...]) -> Sequence[Any]:
 
 
 def transposed(bank: Bank, module: nn.ConvTranspose1d | nn.ConvTranspose2d, value: Value) -> Value:
-    weight, bias = _need(bank, module, "weight").flatten(0, 1), bank.of(module, "bias")
-    bias = None if bias is None else bias.flatten()
-    function = F.conv_transpose1d if isinstance(module, nn.ConvTranspose1d) else F.conv_transpose2d
+    weight, bias = _need(bank, module, "weight").flatten(0, 1), _flat(bank, module, "bias")
+    function: Any = (
+        F.conv_transpose1d if isinstance(module, nn.ConvTranspose1d) else F.conv_transpose2d
+    )
     y = function(
-        folded(value, bank.g), weight, bias, module.stride, module.padding,  # type: ignore[arg-type]
-        module.output_padding, bank.g * module.groups, module.dilation,  # type: ignore[arg-type]
+        folded(value, bank.g), weight, bias, module.stride, module.padding, module.output_padding,
+        bank.g * module.groups, module.dilation,
     )  # fmt: skip
     return Value(y, "folded")
 
@@ -83,9 +83,9 @@ def batch_norm(bank: Bank, module: nn.BatchNorm1d | nn.BatchNorm2d, value: Value
     rank = len(value.shape(bank.g))
     rows = members(value, bank.g).transpose(0, 1).flatten(1) if rank == 2 else None
     x = folded(value, bank.g) if rows is None else rows  # (B, g * C, ...)
-    tensors = (bank.of(module, n) for n in ("running_mean", "running_var", "weight", "bias"))
-    flat = [None if tensor is None else tensor.flatten() for tensor in tensors]
-    y = F.batch_norm(x, *flat, module.training, module.momentum, module.eps)  # type: ignore[arg-type]
+    names = ("running_mean", "running_var", "weight", "bias")
+    mean, variance, weight, bias = (_flat(bank, module, name) for name in names)
+    y = F.batch_norm(x, mean, variance, weight, bias, module.training, module.momentum, module.eps)
     if rank == 2:
         return Value(y.unflatten(1, (bank.g, -1)).transpose(0, 1), "members")
     return Value(y, "folded")
@@ -93,7 +93,7 @@ def batch_norm(bank: Bank, module: nn.BatchNorm1d | nn.BatchNorm2d, value: Value
 
 def layer_norm(bank: Bank, module: nn.LayerNorm, value: Value) -> Value:
     x = members(value, bank.g)
-    y = F.layer_norm(x, module.normalized_shape, eps=module.eps)  # type: ignore[arg-type]
+    y = F.layer_norm(x, list(module.normalized_shape), eps=module.eps)
     ones = (1,) * (x.dim() - 1 - len(module.normalized_shape))
     for name, combine in (("weight", torch.mul), ("bias", torch.add)):
         if (tensor := bank.of(module, name)) is not None:
@@ -102,12 +102,11 @@ def layer_norm(bank: Bank, module: nn.LayerNorm, value: Value) -> Value:
 
 
 def group_norm(bank: Bank, module: nn.GroupNorm, value: Value) -> Value:
-    weight, bias = bank.of(module, "weight"), bank.of(module, "bias")
-    flat = [None if tensor is None else tensor.flatten() for tensor in (weight, bias)]
+    weight, bias = _flat(bank, module, "weight"), _flat(bank, module, "bias")
     if len(value.shape(bank.g)) == 2:
         return each(bank, module, value)
     x = folded(value, bank.g)
-    y = F.group_norm(x, bank.g * module.num_groups, flat[0], flat[1], module.eps)
+    y = F.group_norm(x, bank.g * module.num_groups, weight, bias, module.eps)
     return Value(y, "folded")
 
 
@@ -166,6 +165,12 @@ def flatten(bank: Bank, module: nn.Flatten, value: Value) -> Value:
         return Value(module(value.data), "shared")
     start, end = (dim if dim < 0 else dim + 1 for dim in (module.start_dim, module.end_dim))
     return Value(members(value, bank.g).flatten(start, end), "members")
+
+
+def _flat(bank: Bank, module: nn.Module, name: str) -> Tensor | None:
+    """One number a channel of all members; a view, so statistics move with it."""
+    tensor = bank.of(module, name)
+    return None if tensor is None else tensor.flatten()
 
 
 def _need(bank: Bank, module: nn.Module, name: str) -> Tensor:
