@@ -23,7 +23,7 @@ import runs
 from gradevo import checkpoint
 from gradevo.batches import Position
 from gradevo.errors import CheckpointError
-from gradevo.folder import FILE, LOG, placed
+from gradevo.folder import FILE, LOG, healthy, placed
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 TREES = st.recursive(
@@ -338,3 +338,11 @@ def test_an_interrupt_while_writing_leaves_nothing_behind(tmp_path):
         new.write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_worth_saving_while_one_member_is_finite():
+    population = ge.Population(lambda: nn.Linear(3, 2), 3)
+    for i in range(3):
+        assert healthy(population)
+        next(iter(population.leaves.values())).data[i, 0] = torch.nan
+    assert not healthy(population)
