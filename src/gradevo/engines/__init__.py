@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gradevo.engines.batched import Batched
 from gradevo.engines.choose import Report, Trial, brief, undisturbed
 from gradevo.engines.loop import Loop
+from gradevo.engines.simd import Simd
 from gradevo.engines.vmap import VMap
 from gradevo.errors import EngineError
 from gradevo.validation import one_of
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENGINES: dict[str, type[Loop] | type[VMap] | type[Batched]] = {
-    "loop": Loop, "vmap": VMap, "batched": Batched,
+ENGINES: dict[str, type[Loop] | type[VMap] | type[Batched] | type[Simd]] = {
+    "loop": Loop, "vmap": VMap, "batched": Batched, "simd": Simd,
 }  # fmt: skip
 
 
