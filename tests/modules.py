@@ -151,7 +151,14 @@ DECLINES = {
     },
 }
 DECLINES["batched/2"] = DECLINES["batched"]
-ENGINES = ["loop", "vmap", "batched", "batched/2"]
+DECLINES["simd"] = DECLINES["batched"] | {
+    "convolution": "it has Conv2d",
+    "lstm": "it has LSTM",
+    "transformer": "its layers are not one after another",
+    "tied": "a weight is used twice",
+    "reassigning": "its layers are not one after another",
+}
+ENGINES = ["loop", "vmap", "batched", "batched/2", "simd"]
 
 
 def close(a: Tensor, b: Tensor) -> None:

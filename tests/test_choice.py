@@ -13,10 +13,17 @@ from torch import nn
 import gradevo as ge
 from gradevo import engines
 from gradevo.engines import choose
+from gradevo.engines.simd.entry import entry
 from gradevo.randomness import generator_from
 from modules import DECLINES, SEVERAL, ZOO, close, population, same
 
-pytestmark = pytest.mark.usefixtures("forgetful")
+pytestmark = pytest.mark.usefixtures("forgetful", "compiled")
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """An engine that has yet to be compiled is not tried where a run may be short."""
+    entry()
 
 
 @pytest.mark.parametrize("name", list(ZOO))
@@ -79,7 +86,7 @@ def test_the_fastest_that_agrees_is_kept_but_a_tie_goes_to_the_loop(monkeypatch)
     for seconds, expected in [(0.5, "vmap"), (0.95, "loop"), (2.0, "loop")]:
         choose._remembered.clear()
         times = {"loop": 1.0, "vmap": seconds, "batched": 3.0}
-        monkeypatch.setattr(choose.Trial, "_seconds", lambda self, names, t=times: dict(t))
+        monkeypatch.setattr(choose.Trial, "_seconds", lambda self, names, began, t=times: dict(t))
         pop = population("mlp", "auto")
         pop.losses(F.cross_entropy, x, y)
         assert pop.engine == expected

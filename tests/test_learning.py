@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gradevo import learning
-from gradevo.learning import SCHEDULES, Phase, Recipe, Streams, begin, clone, learn, outcome
+from gradevo import learning, stepping
+from gradevo.learning import begin, clone, learn, outcome
 from gradevo.optimisers import ELEMENTWISE
+from gradevo.phase import SCHEDULES, Phase, Recipe, Streams
 from gradevo.randomness import generator_from
 from problems import Everything, bits, data, make_problem, stored
 
@@ -146,7 +147,7 @@ def test_members_are_clipped_as_each_would_be_alone_and_small_gradients_not_at_a
             leaf.grad[0] *= 1e-3
             leaf.grad[1] *= 100
     before = {name: leaf.grad.clone() for name, leaf in population.leaves.items()}
-    learning.clip_members(problem, 2.0)
+    stepping.clip_members(problem, 2.0)
     for i in range(4):
         module = population.member(i)
         for name in population.leaves:

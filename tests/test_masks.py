@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gradevo.learning import Phase, Recipe, Streams, clone, learn, outcome, same_for_all
+from gradevo.learning import clone, learn, outcome, same_for_all
 from gradevo.operators import masks as masking
 from gradevo.operators.masks import count, density, drawn, full, grow, masked, thin, total, zero
 from gradevo.optimisers import resolve
+from gradevo.phase import Phase, Recipe, Streams
 from gradevo.randomness import generator_from
 from problems import Everything, make_problem
 

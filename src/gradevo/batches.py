@@ -58,14 +58,23 @@ class TensorSource:
         return Position(generator.get_state())
 
     def draw(self, position: Position, members: int, shared: bool) -> tuple[Tensor, Tensor]:
-        if (position.taken + 1) * self.batch_size > self.rows:
-            position.epoch, position.taken = self._after(position, members, shared), 0
-        orders = self._order(position, members, shared)  # (g or 1, rows)
-        first = position.taken * self.batch_size
-        chosen = orders[:, first : first + self.batch_size].to(self.x.device)
-        position.taken += 1
-        rows = chosen[0] if shared else chosen
-        return self.x[rows], self.y[rows]
+        rows = self.rows_of(position, members, shared, 1).to(self.x.device)
+        chosen = rows[0] if shared else rows
+        return self.x[chosen], self.y[chosen]
+
+    def rows_of(self, position: Position, members: int, shared: bool, draws: int) -> Tensor:
+        """Row numbers of the next batches, `(g or 1, draws * B)`; advances `position`."""
+        parts = []
+        while draws > 0:
+            left = self.rows // self.batch_size - position.taken
+            if left == 0:
+                position.epoch, position.taken = self._after(position, members, shared), 0
+                continue
+            count, first = min(left, draws), position.taken * self.batch_size
+            orders = self._order(position, members, shared)  # (g or 1, rows)
+            parts.append(orders[:, first : first + count * self.batch_size])
+            position.taken, draws = position.taken + count, draws - count
+        return torch.cat(parts, dim=1)
 
     def _order(self, position: Position, members: int, shared: bool) -> Tensor:
         """Row orders of the epoch, drawn once and kept while the epoch lasts."""

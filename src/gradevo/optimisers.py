@@ -21,6 +21,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
+from gradevo.structure import Tensors
+
 if TYPE_CHECKING:
     from gradevo.population import Population
 
@@ -83,13 +85,14 @@ class MemberOptimiser:
         fixed: Mapping[str, Any],
     ) -> None:
         self.elementwise = optimizer in ELEMENTWISE
+        self.names = list(population.leaves)
         numbers = [
             {name: float(values[i]) for name, values in hyper.items()}
             for i in range(population.size)
         ]
         if self.elementwise:
-            same = all(own == numbers[0] for own in numbers)
-            parts = [_leaves(population)] if same else _rows(population)
+            self.together = all(own == numbers[0] for own in numbers)
+            parts = [_leaves(population)] if self.together else _rows(population)
             own = [options_of(numbers[i], fixed) for i in range(len(parts))]
             groups = [{"params": p, **o} for p, o in zip(parts, own, strict=True)]
             fused = {"fused": True} if optimizer in FUSED and not FASTER & set(fixed) else {}
@@ -97,10 +100,11 @@ class MemberOptimiser:
         else:
             pairs = zip(_rows(population), numbers, strict=True)
             self.optimisers = [_instances(optimizer, p, options_of(own, fixed)) for p, own in pairs]
-        self.groups = [group for opt in self._all() for group in opt.param_groups if "lr" in group]
+        self.groups = [group for opt in self.all() for group in opt.param_groups if "lr" in group]
         self.rates = [group["lr"] for group in self.groups]
 
-    def _all(self) -> list[Optimizer]:
+    def all(self) -> list[Optimizer]:
+        """The torch optimisers that it is made of."""
         return [optimiser for own in self.optimisers for optimiser in own]
 
     def scale_rate(self, factor: float) -> None:
@@ -110,7 +114,7 @@ class MemberOptimiser:
 
     def step(self) -> None:
         """One step of every member, from the gradients in the buffer."""
-        for optimiser in self._all():
+        for optimiser in self.all():
             optimiser.step()
 
     def step_member(self, i: int, closure: Callable[[], Tensor]) -> Tensor:
@@ -129,7 +133,7 @@ class MemberOptimiser:
 
     def state(self) -> list[dict[Any, Any]]:
         """What the optimisers carry from step to step; tensors are not copied."""
-        return [optimiser.state_dict()["state"] for optimiser in self._all()]
+        return [optimiser.state_dict()["state"] for optimiser in self.all()]
 
     def forget(self, there: Tensor) -> None:
         """Zero what is carried for numbers that are gone, so that nothing brings them back.
@@ -137,11 +141,40 @@ class MemberOptimiser:
         Args:
             there: 1 for what is there and 0 for what is gone, laid out like `Population.flat`.
         """
-        for optimiser in self._all():
+        for optimiser in self.all():
             for leaf, numbers in optimiser.state.items():
                 for value in numbers.values():
                     if isinstance(value, Tensor) and value.shape == leaf.shape:
                         value.mul_(_at(there, leaf))
+
+    def taken(self) -> int:
+        """Steps that an elementwise optimiser has taken."""
+        carried = [numbers for optimiser in self.all() for numbers in optimiser.state.values()]
+        return int(carried[0].get("step", 1)) if carried else 0  # SGD does not count
+
+    def stacked(self, name: str) -> Tensors:
+        """What an elementwise optimiser carries under a name, `(g, ...)`; nothing before a step."""
+        found: Tensors = {}
+        for leaf, rows in self._carriers():
+            values = [self.all()[0].state[row].get(name) for row in rows]
+            if all(value is not None for value in values):
+                found[leaf] = values[0] if self.together else torch.stack(values)
+        return found
+
+    def put(self, name: str, tensors: Tensors, taken: int | None = None) -> None:
+        """Let an elementwise optimiser carry numbers; after so many steps, where it counts."""
+        for leaf, rows in self._carriers():
+            values = [tensors[leaf]] if self.together else tensors[leaf].unbind(0)
+            for row, value in zip(rows, values, strict=True):
+                self.all()[0].state[row][name] = value.clone()
+                if taken is not None:
+                    self.all()[0].state[row]["step"] = torch.tensor(float(taken))
+
+    def _carriers(self) -> list[tuple[str, list[Tensor]]]:
+        """By a leaf's name the tensors that an elementwise optimiser knows its rows by."""
+        groups = self.all()[0].param_groups
+        columns = zip(*(group["params"] for group in groups), strict=True)
+        return [(name, list(rows)) for name, rows in zip(self.names, columns, strict=True)]
 
     def load(self, state: list[dict[Any, Any]]) -> None:
         """Go on from what `state` returned, bit for bit.
@@ -149,7 +182,7 @@ class MemberOptimiser:
         Torch's `load_state_dict` casts some numbers to the weights' type (NAdam's and ASGD's
         factors) and puts new parameter groups in place of those whose rate is scaled.
         """
-        for optimiser, saved in zip(self._all(), state, strict=True):
+        for optimiser, saved in zip(self.all(), state, strict=True):
             leaves = [(leaf, g) for g in optimiser.param_groups for leaf in g["params"]]
             for i, numbers in saved.items():
                 leaf, group = leaves[i]

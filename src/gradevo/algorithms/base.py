@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from torch.optim import AdamW, Optimizer
 
 from gradevo import validation
-from gradevo.learning import SCHEDULES, Recipe, Schedule
 from gradevo.optimisers import resolve
+from gradevo.phase import SCHEDULES, Recipe, Schedule
 from gradevo.population import Loss
 from gradevo.problem import Problem
 from gradevo.structure import Tensors

@@ -36,11 +36,12 @@ from gradevo import validation
 from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
 from gradevo.errors import DivergedError
-from gradevo.learning import Phase, Streams, begin, clone, learn, outcome, same_for_all
+from gradevo.learning import begin, clone, learn, outcome, same_for_all
 from gradevo.operators import crossover, mutation, selection, survival
 from gradevo.operators.alignment import align
 from gradevo.operators.diversity import mean_distance
 from gradevo.optimisers import Hyper, default_of
+from gradevo.phase import Phase, Streams
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
 

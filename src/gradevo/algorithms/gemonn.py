@@ -34,12 +34,13 @@ from gradevo.algorithms import guided, ladder
 from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
 from gradevo.errors import DivergedError
-from gradevo.learning import Phase, Streams, clone
+from gradevo.learning import clone
 from gradevo.members import Members
 from gradevo.objectives import Objective
 from gradevo.operators import masks as masking
 from gradevo.operators import pareto
 from gradevo.operators.selection import finite_or_worst
+from gradevo.phase import Phase, Streams
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
 

@@ -15,10 +15,11 @@ from gradevo import validation
 from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
 from gradevo.errors import DivergedError
-from gradevo.learning import Phase, Streams, begin, learn, outcome, same_for_all
+from gradevo.learning import begin, learn, outcome, same_for_all
 from gradevo.operators import mutation, survival
 from gradevo.operators.selection import finite_or_worst
 from gradevo.optimisers import Hyper
+from gradevo.phase import Phase, Streams
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gradevo.learning import Phase, clone, learn, same_for_all
+from gradevo.learning import clone, learn, same_for_all
 from gradevo.members import Members
 from gradevo.operators import masks as masking
 from gradevo.operators import units
 from gradevo.operators.alignment import Symmetry
 from gradevo.operators.masks import Masks
 from gradevo.operators.selection import finite_or_worst
+from gradevo.phase import Phase
 from gradevo.problem import Problem
 from gradevo.randomness import following, preserved
 from gradevo.structure import Tensors

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradevo.engines.batched import Batched
-from gradevo.engines.choose import Report, Trial, brief, undisturbed
+from gradevo.engines.choose import Practice, Report, Trial, brief, undisturbed
 from gradevo.engines.loop import Loop
 from gradevo.engines.simd import Simd
 from gradevo.engines.vmap import VMap
@@ -130,8 +130,19 @@ class Choice:
             f"({reason}); use 'auto' or 'loop'"
         ) from cause
 
-    def settle(self, population: "Population", loss: "Loss", x: Any, y: Any, each: bool) -> None:
+    def settle(
+        self, population: "Population", loss: "Loss", x: Any, y: Any, each: bool,
+        practice: Practice | None = None,
+    ) -> None:  # fmt: skip
         """Before the first training step: choose, or check what was asked for.
+
+        Args:
+            population: whose engine it is.
+            loss: the user's.
+            x: inputs of a batch.
+            y: its targets.
+            each: whether they have a leading member axis.
+            practice: how the run goes on, where that is known.
 
         Raises:
             EngineError: the engine asked for cannot compute the module.
@@ -140,7 +151,7 @@ class Choice:
             return
         names = candidates(population) if self.name == "auto" else ["loop", self.name]
         engines = {name: self.engine(population, name) for name in names}
-        trial = Trial(engines, population, loss, x, y, each)
+        trial = Trial(engines, population, loss, x, y, each, practice)
         if self.name == "auto":
             self.name, self.report = trial.choose()
             log.info("engine: %s, measured %s", self.name, self.report)

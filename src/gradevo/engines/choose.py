@@ -4,11 +4,11 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,11 +23,38 @@ if TYPE_CHECKING:
 
 Report = dict[str, float | str]
 ROUNDS = 3
-BUDGET = 1.0  # seconds; no further round is begun after them
+BUDGET, SHARE = 2.0, 0.03  # seconds, or of the expected run: the longer of both
+PAYS = 0.25  # of the expected run that an engine may take to start
+NOT_TRIED = "not tried"
+CALLED = 32  # steps of compiled code to time at once
+HOPELESS = 2.0  # times as slow as the best: not measured again
 ADVANTAGE = 1.1  # another engine must be this much faster than the loop
 COARSE = 3e-2
 TOLERANCE = 1e-4  # relative to the largest number of a tensor; float32 sums in another order
 _remembered: dict[tuple[Any, ...], tuple[str, Report]] = {}
+
+
+class Stepper(Protocol):
+    """Compiled code that takes many steps a call."""
+
+    def advance(self, most: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Practice:
+    """How a run takes its steps, so that what is timed is what will be done.
+
+    Attributes:
+        optimiser: makes a step of the run's optimiser.
+        compiled: makes the stepper that the simd engine's kernel has for such a run, or None.
+        steps: of the run, at least.
+        kind: a word on the optimiser: another one may have another fastest engine.
+    """
+
+    optimiser: Callable[[], Callable[[], None]]
+    compiled: Callable[[], Stepper | None]
+    steps: int
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +68,7 @@ class Trial:
         x: inputs.
         y: targets.
         per_member: whether `x` and `y` have a leading member axis.
+        practice: how the run goes on, where that is known.
     """
 
     engines: "Mapping[str, Engine]"
@@ -49,6 +77,7 @@ class Trial:
     x: Any
     y: Any
     per_member: bool
+    practice: Practice | None = None
 
     def choose(self) -> tuple[str, Report]:
         """Name of the fastest engine that agrees with the loop, and what was measured.
@@ -62,7 +91,9 @@ class Trial:
         key = self._key()
         name, report = _remembered.get(key, ("", {}))
         if not name or self.reason(name) is not None:
-            name, report = _remembered[key] = self._measured()
+            name, report = self._measured()
+            if not any(str(value).startswith(NOT_TRIED) for value in report.values()):
+                _remembered[key] = name, report
         return name, dict(report)
 
     def reason(self, name: str) -> str | None:
@@ -124,30 +155,76 @@ class Trial:
             return [gradient, *(buffer.clone() for buffer in population.stacked.buffers())]
 
     def _measured(self) -> tuple[str, Report]:
+        began = time.perf_counter()
         kinds = [name for name in self.engines if "/" not in name]  # chunks compute the same
-        reasons = {name: self.reason(name) for name in kinds}
-        declined: Report = {name: why for name, why in reasons.items() if why is not None}
+        declined: Report = {}
+        for name in kinds:
+            if (why := self._late(name, began) or self.reason(name)) is not None:
+                declined[name] = why
         able = [name for name in self.engines if name.partition("/")[0] not in declined]
-        seconds = self._seconds(able)
+        seconds = self._seconds(able, began)
         best = min(seconds, key=lambda name: seconds[name])
         clear = seconds[best] * ADVANTAGE < seconds["loop"]  # a tie is not left to the weather
         return best if clear else "loop", seconds | declined
 
-    def _seconds(self, names: list[str]) -> dict[str, float]:
+    @cached_property
+    def _expected(self) -> float | None:
+        """Seconds of the run by the loop, where its steps are known."""
+        if self.practice is None:
+            return None
+        start = time.perf_counter()
+        self._step("loop")
+        return (time.perf_counter() - start) * self.practice.steps
+
+    @cached_property
+    def _budget(self) -> float:
+        """Seconds that the trial may take; what it has begun it ends."""
+        return max(BUDGET, SHARE * (self._expected or 0.0))
+
+    def _late(self, name: str, began: float) -> str | None:
+        """Why an engine is not worth a trial; None: it is."""
+        if name == "loop":
+            return None
+        if time.perf_counter() - began > self._budget:
+            return f"{NOT_TRIED}: {self._budget:.1f} s were spent on the others"
+        startup: float = getattr(self.engines[name], "startup", 0.0)
+        if startup > PAYS * (self._expected or 0.0):
+            return f"{NOT_TRIED}: it takes {startup:.0f} s to start, and the run may be short"
+        return None
+
+    def _seconds(self, names: list[str], began: float) -> dict[str, float]:
         """Median seconds of a step, the engines taking turns; one turn where that is long."""
-        began = time.perf_counter()
         times: dict[str, list[float]] = {name: [] for name in names}
         with undisturbed(self.population):
-            gradient = self.population.gradient()
+            self.population.gradient()
+            steps = {name: self._timed(name) for name in names}
             for _ in range(ROUNDS):
+                best = min((min(t) for t in times.values() if t), default=math.inf)
                 for name in names:
-                    start = time.perf_counter()
-                    self.engines[name].accumulate(self.loss, self.x, self.y, self.per_member)
-                    gradient[0].item()  # an accelerator has only queued the work
-                    times[name].append(time.perf_counter() - start)
-                if time.perf_counter() - began > BUDGET:
+                    if not times[name] or min(times[name]) < HOPELESS * best:
+                        times[name].append(steps[name]())
+                if time.perf_counter() - began > self._budget:
                     break
-        return {name: statistics.median(rounds) for name, rounds in times.items()}
+        return {name: statistics.median(rounds) for name, rounds in times.items() if rounds}
+
+    def _timed(self, name: str) -> Callable[[], float]:
+        """A function that takes a step as the run will, and says how many seconds it was."""
+        practice, gradient = self.practice, next(iter(self.population.gradients().values()))
+        stepper = practice.compiled() if practice and name == "simd" else None
+        optimise = practice.optimiser() if practice else None
+
+        def step() -> float:
+            start = time.perf_counter()
+            if stepper is not None and practice is not None:
+                taken = stepper.advance(min(CALLED, practice.steps))
+                return (time.perf_counter() - start) / taken
+            self.engines[name].accumulate(self.loss, self.x, self.y, self.per_member)
+            if optimise is not None:
+                optimise()
+            gradient.flatten()[0].item()  # an accelerator has only queued the work
+            return time.perf_counter() - start
+
+        return step
 
     def _key(self) -> tuple[Any, ...]:
         population, module = self.population, self.population.stacked
@@ -156,7 +233,8 @@ class Trial:
         batch = tuple(getattr(t, "shape", None) for t in pytree.tree_leaves((self.x, self.y)))
         place = (str(population.device), torch.get_num_threads())
         loss = _identity(self.loss)
-        return type(module), repr(module), modes, shapes, loss, batch, self.per_member, place
+        kind = self.practice and self.practice.kind
+        return type(module), repr(module), modes, shapes, loss, batch, self.per_member, place, kind
 
 
 def _identity(loss: Any) -> Any:

@@ -46,6 +46,16 @@ class Simd:
         self.population = population
         self.chains: dict[tuple[bool, ...], list[Link]] = {}
         self.programs: dict[Any, Program] = {}
+        self.kept: tuple[Any, Tensor] | None = None
+
+    @property
+    def startup(self) -> float:
+        """Seconds until it computes: much where its kernels have yet to be compiled."""
+        if missing() is not None:
+            return 0.0  # it declines at once
+        from gradevo.engines.simd.entry import COMPILATION, on_disk
+
+        return 0.0 if on_disk() else COMPILATION
 
     # --- the engine's three methods ------------------------------------------------------
 
@@ -79,6 +89,8 @@ class Simd:
 
     def chain(self) -> "list[Link]":
         """The layers in the modes that the population's parts are in."""
+        if (why := missing()) is not None:
+            raise EngineError(f"engine: {why}")
         from gradevo.engines.simd.chain import chain_of
 
         stacked = self.population.stacked
@@ -99,6 +111,13 @@ class Simd:
             size, stacked = self.population.size, self.population.stacked
             self.programs[key] = Program(chain, stacked, size, batch, targets)
         return self.programs[key]
+
+    def table(self, program: "Program", x: Tensor, y: Tensor) -> Tensor:
+        """All rows of a source as the kernel wants them, kept while they are the same."""
+        key = x.data_ptr(), y.data_ptr(), x._version, y._version, x.shape, program.width
+        if self.kept is None or self.kept[0] != key:
+            self.kept = key, program.rows(x, y)
+        return self.kept[1]
 
     def loss_kind(self, loss: "Loss", y: Tensor, shape: torch.Size) -> "LossKind | None":
         """The kernel's own form of a loss on targets of a shape, `(B,)` or `(B, classes)`."""
@@ -204,8 +223,7 @@ class _Outputs(torch.autograd.Function):
         classes = engine.chain()[-1].outs
         program = engine.program(indices.shape[1], classes)
         seed = engine._seed(program)
-        statistics = {n: b.clone() for n, b in engine.population.stacked.named_buffers()}
-        ctx.saved = engine, program, rows, indices, seed, statistics
+        ctx.saved = engine, program, rows, indices, seed
         ctx.save_for_backward(*leaves)  # torch tells if they were changed in between
         return engine.outputs(program, program.rows(rows, None), indices, seed)
 
@@ -214,7 +232,7 @@ class _Outputs(torch.autograd.Function):
         from gradevo.engines.simd.lanes import unpack
         from gradevo.engines.simd.layout import Loss
 
-        engine, program, rows, indices, seed, _ = ctx.saved
+        engine, program, rows, indices, seed = ctx.saved
         _ = ctx.saved_tensors
         size, shared = engine.population.size, len(rows) == indices.shape[1]
         given = grads[0].reshape(size * program.batch, program.outputs)

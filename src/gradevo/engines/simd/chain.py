@@ -1,6 +1,7 @@
 """A member as a chain of layers, one after another, or the reason why it is none."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -66,10 +67,12 @@ def chain_of(member: nn.Module, stacked: nn.Module) -> list[Link]:
     kinds = {torch.float32}
     if {p.dtype for p in member.parameters()} != kinds or next(member.parameters()).is_cuda:
         raise Unchained("its weights are not float32 on the CPU")
+    if type(stacked) is nn.Linear:  # a trace would show what is in it
+        return [Link(Kind.LINEAR, stacked.in_features, stacked.out_features, stacked)]
     nodes = list(trace(member).nodes)
     links: list[Link] = []
-    width = None
-    for before, node in zip(nodes, nodes[1:], strict=False):
+    width = _first_width(nodes, stacked)
+    for before, node in pairwise(nodes):
         if node.all_input_nodes != [before] or len(before.users) != 1:
             raise Unchained("its layers are not one after another")
         if node.op == "output":
@@ -77,12 +80,23 @@ def chain_of(member: nn.Module, stacked: nn.Module) -> list[Link]:
                 raise Unchained("its output is not a tensor")
             break
         links += _link(node, stacked, width)
-        width = links[-1].outs if links else None
+        width = links[-1].outs if links else width
     _check(links, stacked)
     return _fused(links)
 
 
-def _link(node: fx.Node, stacked: nn.Module, width: int | None) -> list[Link]:
+def _first_width(nodes: list[fx.Node], stacked: nn.Module) -> int:
+    """Numbers of a row, which the first layer with weights tells."""
+    for node in nodes:
+        module = stacked.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if type(module) is nn.Linear:
+            return module.in_features
+        if type(module) is nn.BatchNorm1d:
+            return module.num_features
+    raise Unchained("it has no linear layer")
+
+
+def _link(node: fx.Node, stacked: nn.Module, width: int) -> list[Link]:
     """A node as one layer, or none where it does nothing to rows."""
     module = stacked.get_submodule(str(node.target)) if node.op == "call_module" else None
     if _flattens(node, module):
@@ -91,8 +105,6 @@ def _link(node: fx.Node, stacked: nn.Module, width: int | None) -> list[Link]:
         return [Link(Kind.LINEAR, module.in_features, module.out_features, module)]
     if type(module) is nn.BatchNorm1d:
         return [_norm(module)]
-    if width is None:
-        raise Unchained(f"it begins with {_name(node, module)}")
     if type(module) is nn.Dropout:
         rate = module.p
         scale = 1 / (1 - rate) if rate < 1 else 0.0

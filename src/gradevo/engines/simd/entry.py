@@ -1,15 +1,22 @@
 """The compiled entry of the kernel, kept on disk once it is compiled."""
 
 import hashlib
+import logging
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba import njit, types
+from numba.core.registry import cpu_target
 
 from gradevo.engines.simd.kernel import steps
 
+log = logging.getLogger(__name__)
+COMPILATION = 15.0  # seconds, about
 
+
+@cache
 def _version() -> str:
     """A number of all source files here: Numba's cache looks at the entry's own file only."""
     digest = hashlib.sha256()
@@ -25,13 +32,39 @@ def entry() -> Any:
     Compiled in some seconds on the first call after an installation; it runs without Python's
     lock.
     """
+    if not on_disk():
+        log.info("simd: compiling its kernel, once, in about %.0f s", COMPILATION)
+    kernel = _lazy()
+    kernel.compile(_SIGNATURE)
+    with suppress(OSError):
+        _mark().touch()
+    return kernel
+
+
+def on_disk() -> bool:
+    """Whether the kernel has been compiled, by this version and for this processor."""
+    return _mark().exists()
+
+
+_SIGNATURE = types.void(*[types.intp] * 6)
+
+
+def _mark() -> Path:
+    """An empty file beside the compiled kernel."""
+    target: Any = cpu_target
+    processor = repr(target.target_context.codegen().magic_tuple())
+    name = hashlib.sha256((processor + _version()).encode()).hexdigest()[:16]
+    return Path(_lazy().stats.cache_path) / f"gradevo-{name}.compiled"
+
+
+@cache
+def _lazy() -> Any:
+    """The entry before it is compiled."""
     return _of_version(_version())
 
 
 def _of_version(version: str) -> Any:
-    signature = types.void(*[types.intp] * 6)
-
-    @njit(signature, cache=True, nogil=True, error_model="numpy")
+    @njit(cache=True, nogil=True, error_model="numpy")
     def run(frame: int, low: int, high: int, first: int, last: int, scratch: int) -> None:
         if len(version) == 0:  # a closure's variables are part of the cache's key
             return

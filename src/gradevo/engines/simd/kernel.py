@@ -6,6 +6,7 @@ from gradevo.engines.simd import maths
 from gradevo.engines.simd.layout import RULE_ROWS, Frame, Kind, Layer, Loss, Update
 from gradevo.engines.simd.losses import gradient_of_loss
 from gradevo.engines.simd.product import multiply
+from gradevo.engines.simd.update import adam, clip, follow, mask, sgd
 from gradevo.engines.simd.vector import (
     BYTES,
     LANES,
@@ -20,7 +21,6 @@ from gradevo.engines.simd.vector import (
     store,
     uniform,
 )
-from gradevo.engines.simd.update import adam, clip, follow, mask, sgd
 
 FIELD_BYTES = 8 * Layer.FIELDS
 compiled = njit(error_model="numpy")

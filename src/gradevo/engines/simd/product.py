@@ -9,7 +9,6 @@ from typing import Any
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
 from gradevo.engines.simd.vector import (
     BYTES,
@@ -18,6 +17,7 @@ from gradevo.engines.simd.vector import (
     WORD,
     call_llvm,
     integer,
+    intrinsic,
     pointer,
 )
 
@@ -66,9 +66,7 @@ def _tile(rows: int, columns: int) -> Any:
         return context.get_dummy_value()
 
     found = types.void(*[integer] * 12), emit
-    return intrinsic(
-        lambda typing, a, am, ak, b, bk, bn, c, cm, cn, length, add, relu: found
-    )
+    return intrinsic(lambda typing, a, am, ak, b, bk, bn, c, cm, cn, length, add, relu: found)
 
 
 def _strip(columns: int) -> Any:

@@ -96,7 +96,9 @@ class Program:
         end = self.weights
         self.ones: list[tuple[int, int, int]] = []  # place, stride and column of the constant 1
         starts = []
-        for stride, width in zip(strides, [self.inputs, *(k.outs for k in self.links)], strict=True):
+        for stride, width in zip(
+            strides, [self.inputs, *(k.outs for k in self.links)], strict=True
+        ):
             starts.append(end)
             self.ones.append((end, stride, width))
             end += self.tile * stride
@@ -112,7 +114,9 @@ class Program:
         self.total = end + 2 * self.tile * max(strides)
         numbers = [0.0, *(n for link in self.links for n in link.numbers)]
         segments = segments_of(self.places)
-        learning = [i for i, k in enumerate(self.links) if k.module is not None and _learns(k.module)]
+        learning = [
+            i for i, k in enumerate(self.links) if k.module is not None and _learns(k.module)
+        ]
         self.says(SEGMENT_COUNT=len(segments), LOWEST=learning[0])
         self.points_to(
             LAYERS=torch.from_numpy(table), NUMBERS=torch.tensor(numbers),

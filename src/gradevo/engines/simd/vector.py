@@ -7,19 +7,23 @@ function serves every size.
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from llvmlite import ir
+from numba import extending
 from numba.core import types
 from numba.core.cgutils import get_or_insert_function
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import lower_builtin, models, register_model
+
+intrinsic: Any = extending.intrinsic
 
 
 def _lanes() -> int:
     """Floats that a register of this processor holds."""
-    features = cpu_target.target_context.codegen().magic_tuple()[2]
+    target: Any = cpu_target
+    features = target.target_context.codegen().magic_tuple()[2]
     return 16 if "+avx512f" in features else 8 if "+avx" in features else 4
 
 
@@ -57,7 +61,7 @@ def _arithmetic(symbol: Any, emit: Callable[..., Any]) -> None:
     class Operator(ConcreteTemplate):
         cases = [signature(vector, vector, vector)]  # noqa: RUF012
 
-    infer_global(symbol)(Operator)
+    cast(Any, infer_global(symbol))(Operator)
 
     @lower_builtin(symbol, vector, vector)
     def lower(_context: Any, builder: Any, _signature: Any, operands: Any) -> Any:
