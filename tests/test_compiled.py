@@ -152,8 +152,8 @@ def test_slices_of_any_length_and_the_disk_in_between_give_the_same_bits(build, 
 def test_how_many_steps_a_call_takes_makes_no_difference(monkeypatch):
     recipe = Recipe("AdamW", 40, average=0.5)
     found = []
-    for call in (1, 7, 256):
-        monkeypatch.setattr(learning, "CALL", call)
+    for spell in (0.0, 1e-3, 10.0):
+        monkeypatch.setattr(learning, "SPELL", spell)
         found.append(bits(learnt(problem(DROPPING), recipe)))
     assert found[0] == found[1] == found[2]
 

@@ -58,39 +58,35 @@ class TensorSource:
         return Position(generator.get_state())
 
     def draw(self, position: Position, members: int, shared: bool) -> tuple[Tensor, Tensor]:
-        rows = self.rows_of(position, members, shared, 1).to(self.x.device)
+        rows = torch.empty(1 if shared else members, self.batch_size, dtype=torch.int32)
+        self.fill(rows, position)
+        rows = rows.to(self.x.device)
         chosen = rows[0] if shared else rows
         return self.x[chosen], self.y[chosen]
 
-    def rows_of(self, position: Position, members: int, shared: bool, draws: int) -> Tensor:
-        """Row numbers of the next batches, `(g or 1, draws * B)`; advances `position`."""
-        parts = []
-        while draws > 0:
+    def fill(self, rows: Tensor, position: Position) -> None:
+        """Row numbers of the next batches into int32 `(g or 1, draws * B)`; advances `position`."""
+        done, members = 0, len(rows)
+        while done < rows.shape[1]:
             left = self.rows // self.batch_size - position.taken
             if left == 0:
-                position.epoch, position.taken = self._after(position, members, shared), 0
+                position.epoch, position.taken = self._epoch(position, members)[1].get_state(), 0
                 continue
-            count, first = min(left, draws), position.taken * self.batch_size
-            orders = self._order(position, members, shared)  # (g or 1, rows)
-            parts.append(orders[:, first : first + count * self.batch_size])
-            position.taken, draws = position.taken + count, draws - count
-        return torch.cat(parts, dim=1)
-
-    def _order(self, position: Position, members: int, shared: bool) -> Tensor:
-        """Row orders of the epoch, drawn once and kept while the epoch lasts."""
-        return self._epoch(position, 1 if shared else members)[0]
-
-    def _after(self, position: Position, members: int, shared: bool) -> Tensor:
-        """The generator's state once the epoch's orders were drawn: the next epoch's start."""
-        return self._epoch(position, 1 if shared else members)[1].get_state()
+            orders, first = self._epoch(position, members)[0], position.taken * self.batch_size
+            count = min(left * self.batch_size, rows.shape[1] - done)
+            rows[:, done : done + count] = orders[:, first : first + count]
+            position.taken, done = position.taken + count // self.batch_size, done + count
 
     def _epoch(self, position: Position, count: int) -> tuple[Tensor, Generator]:
+        """Row orders of the epoch `(count, rows)`, kept while it lasts, and the next one's draws."""
         kept = self._orders
         if kept is None or kept[1] != count or not torch.equal(kept[0], position.epoch):
             generator = torch.Generator()
             generator.set_state(position.epoch)
-            orders = [torch.randperm(self.rows, generator=generator) for _ in range(count)]
-            kept = self._orders = position.epoch, count, torch.stack(orders), generator
+            orders = torch.empty(count, self.rows, dtype=torch.int32)
+            for row in orders:
+                torch.randperm(self.rows, generator=generator, dtype=torch.int32, out=row)
+            kept = self._orders = position.epoch, count, orders, generator
         return kept[2], kept[3]
 
 

@@ -74,6 +74,7 @@ class Compiled:
         first, second = (*self.moments.values(), None, None)[:2]
         program.points_to(DATA=self.table, FIRST=first, SECOND=second, MEAN=self.mean)
         program.points_to(MASK=self._mask(), GRADIENT=None, OUTPUT=None, LOSS=None)
+        program.says(SAME=int(self.rule.same))
         program.clips(self.recipe.clip)
 
     def _mask(self) -> Tensor | None:
@@ -103,13 +104,16 @@ class Compiled:
 
     def _indices(self, steps: int) -> Tensor:
         """Rows of every lane, one batch after another, `(blocks * lanes, steps * batch)`."""
+        from gradevo.engines.simd.program import index_table
         from gradevo.engines.simd.vector import LANES
 
-        size, shared = self.population.size, self.recipe.shared_batch
-        rows = self.source.rows_of(self.streams.data, size, shared, steps)
-        shape = self.program.blocks * LANES, steps * self.source.batch_size
-        indices = torch.zeros(shape, dtype=torch.int32)
-        indices[:size] = rows
+        size = self.population.size
+        indices = index_table(self.program.blocks * LANES, steps * self.source.batch_size)
+        if self.recipe.shared_batch:
+            self.source.fill(indices[:1], self.streams.data)
+            indices[1:size] = indices[0]
+        else:
+            self.source.fill(indices[:size], self.streams.data)
         return indices
 
     def _seeds(self, steps: int) -> Tensor:

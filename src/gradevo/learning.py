@@ -19,7 +19,7 @@ from gradevo.randomness import preserved
 from gradevo.stepping import stepper_of
 from gradevo.structure import Tensors
 
-CALL = 256  # steps at most between two looks at the clock
+SPELL = 0.02  # seconds between two looks at the clock, where a step takes less
 
 
 def begin(
@@ -62,13 +62,14 @@ def learn(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams) -> N
     with preserved(population.device):
         stepper = stepper_of(problem, recipe, phase, streams)
         while phase.step < recipe.steps:
+            began = time.monotonic()
             phase.step += stepper.advance(min(count, recipe.before_check(phase.step)))
             if recipe.check_after(phase.step):
                 stepper.show()
                 check(problem, recipe, phase)
             if time.monotonic() >= end:
                 break
-            count = min(2 * count, CALL)
+            count = 2 * count if time.monotonic() - began < SPELL else count
         stepper.leave()
 
 

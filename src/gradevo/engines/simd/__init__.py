@@ -192,6 +192,7 @@ class Simd:
             EngineError: the inputs are not rows that the first layer can take.
         """
         from gradevo.engines.simd.lanes import blocks_of
+        from gradevo.engines.simd.program import index_table
         from gradevo.engines.simd.vector import LANES
 
         size = self.population.size
@@ -204,7 +205,7 @@ class Simd:
         if x.dim() > first + 1 and not self._flattens():
             raise EngineError("x: must have one axis besides the rows'")
         count = x.shape[first - 1]
-        indices = torch.zeros(blocks_of(size) * LANES, count, dtype=torch.int32)
+        indices = index_table(blocks_of(size) * LANES, count)
         every = torch.arange(count, dtype=torch.int32)
         offsets = torch.arange(size, dtype=torch.int32).unsqueeze(1) * count
         indices[:size] = every + offsets if per_member else every
@@ -231,6 +232,7 @@ class _Outputs(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         from gradevo.engines.simd.lanes import unpack
         from gradevo.engines.simd.layout import Loss
+        from gradevo.engines.simd.program import index_table
 
         engine, program, rows, indices, seed = ctx.saved
         _ = ctx.saved_tensors
@@ -238,7 +240,7 @@ class _Outputs(torch.autograd.Function):
         given = grads[0].reshape(size * program.batch, program.outputs)
         inputs = rows.repeat(size, *[1] * (rows.dim() - 1)) if shared else rows
         offsets = torch.arange(size, dtype=torch.int32).unsqueeze(1) * program.batch
-        each = indices.clone()
+        each = index_table(len(indices), program.batch)
         each[:size] = torch.arange(program.batch, dtype=torch.int32) + offsets
         table = program.rows(inputs, given)
         gradient, _ = engine._gradients(program, table, each, Loss.DOT, seed)

@@ -47,7 +47,8 @@ def steps(frame, block, first, last, scratch):
         passes(frame, block, s, state, gradient, scratch)
         if kind == Update.NONE:
             continue
-        rule = load_word(frame, Frame.RULE) + BYTES * RULE_ROWS * (s * blocks + block)
+        row = 4 * s if load_word(frame, Frame.SAME) != 0 else BYTES * (s * blocks + block)
+        rule = load_word(frame, Frame.RULE) + RULE_ROWS * row
         if load_word(frame, Frame.MASK) != 0:
             mask(gradient, load_word(frame, Frame.MASK) + offset, weights)
         if load_word(frame, Frame.CLIPS) != 0:
@@ -118,7 +119,7 @@ def forward(frame, layer, i, state, rows, row, seed, scratch):
         weight = state + BYTES * load_word(layer, Layer.WEIGHT)
         length = load_word(layer, Layer.IN) + load_word(layer, Layer.BIAS)
         stride = load_word(layer, Layer.STRIDE)
-        multiply(x, xs, 1, weight, stride, 1, y, ys, 1, rows, outs, length, 0,
+        multiply(x, xs, 1, weight, stride, 1, y, ys, rows, outs, length, 0,
                  load_word(layer, Layer.RELU))  # fmt: skip
     elif kind == Kind.NORM:
         normalise(frame, layer, i, state, rows, scratch)
@@ -225,9 +226,9 @@ def backward(frame, layers, count, state, gradient, rows, row, scratch):
                         value = load(d, r * ds + c)
                         open_ = if_above(load(y, r * ds + c), full(0.0), value, full(0.0))
                         store(d, r * ds + c, open_)
-            multiply(x, 1, xs, d, ds, 1, gradient + place, stride, 1, length, outs, rows, more, 0)
+            multiply(x, 1, xs, d, ds, 1, gradient + place, stride, length, outs, rows, more, 0)
             if i > lowest:
-                multiply(d, ds, 1, state + place, 1, stride, other, xs, 1, rows, ins, outs, 0, 0)
+                multiply(d, ds, 1, state + place, 1, stride, other, xs, rows, ins, outs, 0, 0)
         elif kind == Kind.NORM:
             denormalise(frame, layer, state + place, gradient + place, rows, more, d, ds,
                         other, xs, extra)  # fmt: skip

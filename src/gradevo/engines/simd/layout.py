@@ -18,7 +18,7 @@ class Frame(IntEnum):
     GRADIENT = 5  # where to leave gradients, or 0
     OUTPUT = 6  # where to leave outputs, (blocks, batch, classes), or 0
     LOSS = 7  # where to leave losses, (blocks,), or 0
-    RULE = 8  # the optimiser's numbers, (steps, blocks, RULE_ROWS)
+    RULE = 8  # the optimiser's numbers, (steps, blocks, RULE_ROWS), or float32 (steps, RULE_ROWS)
     RATES = 9  # float32, weight of the newest in the mean, (steps,)
     DATA = 10  # float32, (rows, width): inputs, 1, targets, zeros
     INDICES = 11  # int32, rows of the data, (blocks * lanes, columns)
@@ -43,7 +43,8 @@ class Frame(IntEnum):
     UPDATE = 30
     BLOCKS = 31
     CLIPS = 32  # whether gradients are clipped
-    LENGTH = 33
+    SAME = 33  # whether all members have the same numbers in the rule
+    LENGTH = 34
 
 
 class Layer(IntEnum):

@@ -17,7 +17,8 @@ from gradevo.engines.simd.vector import LANES
 
 SMALL, LARGE = 2_000, 8_192  # vectors of activations at a time, so that they stay in cache
 FEW = 400  # vectors of weights of a small network
-ROWS = (16, 64)  # of a batch at a time, at least and at most
+LINE = 16  # indices of a cache line
+ROWS = (32, 64)  # of a batch at a time, at least and at most
 
 
 class Program:
@@ -164,7 +165,7 @@ class Program:
             loss: which one; `Loss.NONE`: forward only.
         """
         self.points_to(INDICES=indices)
-        self.says(COLUMNS=indices.shape[1], UPDATE=update, LOSS_KIND=loss)
+        self.says(COLUMNS=indices.stride(0), UPDATE=update, LOSS_KIND=loss)
         kernel, frame = entry(), self.frame.ctypes.data
         share = -(-self.blocks // len(self.scratch))
 
@@ -174,6 +175,15 @@ class Program:
                        self.scratch[i].data_ptr())  # fmt: skip
 
         in_threads(work, len(self.scratch))
+
+
+def index_table(lanes: int, columns: int) -> Tensor:
+    """Zeros, int32 `(lanes, columns)`, whose rows do not share places in the cache.
+
+    Sixteen rows are read at once; a stride of whole pages would put them all in one set.
+    """
+    lines = -(-columns // LINE) | 1
+    return torch.zeros(lanes, lines * LINE, dtype=torch.int32)[:, :columns]
 
 
 def in_threads(work: Callable[[int], None], count: int) -> None:

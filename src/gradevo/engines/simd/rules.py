@@ -58,6 +58,8 @@ class Rule:
     def table(self, factors: list[float]) -> Tensor:
         """The numbers of the next steps, `(steps, blocks, RULE_ROWS, lanes)`.
 
+        Where all members have the same, `(steps, RULE_ROWS)`.
+
         Args:
             factors: of the learning rate, one a step.
         """
@@ -65,11 +67,19 @@ class Rule:
         self.taken += len(factors)
         scale = torch.tensor(factors, dtype=torch.float64).unsqueeze(1)
         rows = self._adam if self.update == Update.ADAM else self._sgd
-        lanes = self.blocks * LANES
-        table = torch.zeros(len(factors), RULE_ROWS, lanes)
-        for i, row in enumerate(rows(steps.unsqueeze(1), scale)):
-            table[:, i] = row
-        return table.view(-1, RULE_ROWS, self.blocks, LANES).transpose(1, 2).contiguous()
+        width = 1 if self.same else self.blocks * LANES
+        columns = torch.zeros(RULE_ROWS, len(factors), width)
+        for column, row in zip(columns, rows(steps.unsqueeze(1), scale), strict=False):
+            column.copy_(row)
+        if self.same:
+            return columns.squeeze(2).T.contiguous()
+        shape = len(factors), self.blocks, LANES, RULE_ROWS
+        return columns.permute(1, 2, 0).reshape(shape).transpose(2, 3).contiguous()
+
+    @property
+    def same(self) -> bool:
+        """Whether all members have the same numbers."""
+        return all(len(column) == 1 for column in self.numbers.values())
 
     def _adam(self, t: Tensor, scale: Tensor) -> list[Tensor]:
         n = self.numbers

@@ -41,11 +41,21 @@ def clip(frame, gradient):
 
 
 @compiled
+def number(frame, rule, i):
+    """A number of the rule: each lane's own, or the same for all."""
+    if load_word(frame, Frame.SAME) != 0:
+        return full(load_float(rule, i))
+    return load(rule, i)
+
+
+@compiled
 def adam(frame, state, gradient, first, second, rule):
     """Adam or AdamW, as the rule's decay says."""
     segments, count = load_word(frame, Frame.SEGMENTS), load_word(frame, Frame.SEGMENT_COUNT)
-    rate, root, keep, decay = load(rule, 0), load(rule, 1), load(rule, 2), load(rule, 3)
-    rise, b2, ob2, eps = load(rule, 4), load(rule, 5), load(rule, 6), load(rule, 7)
+    rate, root = number(frame, rule, 0), number(frame, rule, 1)
+    keep, decay = number(frame, rule, 2), number(frame, rule, 3)
+    rise, b2 = number(frame, rule, 4), number(frame, rule, 5)
+    ob2, eps = number(frame, rule, 6), number(frame, rule, 7)
     for k in range(count):
         for i in range(load_word(segments, 2 * k), load_word(segments, 2 * k + 1)):
             w = load(state, i)
@@ -62,8 +72,12 @@ def adam(frame, state, gradient, first, second, rule):
 def sgd(frame, state, gradient, first, rule):
     """SGD with momentum, Nesterov's too."""
     segments, count = load_word(frame, Frame.SEGMENTS), load_word(frame, Frame.SEGMENT_COUNT)
-    rate, decay, momentum = load(rule, 0), load(rule, 1), load(rule, 2)
-    new, plain, ahead = load(rule, 3), load(rule, 4), load(rule, 5)
+    rate, decay, momentum = (
+        number(frame, rule, 0),
+        number(frame, rule, 1),
+        number(frame, rule, 2),
+    )
+    new, plain, ahead = number(frame, rule, 3), number(frame, rule, 4), number(frame, rule, 5)
     for k in range(count):
         for i in range(load_word(segments, 2 * k), load_word(segments, 2 * k + 1)):
             w = load(state, i)
