@@ -167,7 +167,7 @@ def _linear(bank: Bank, value: Any, weight: Any, bias: Any = None) -> Any:
     parts = [part for part in (weight, bias) if part is not None]
     if not all(is_tensor(part) and part.layout == "members" for part in parts):
         return None
-    return linear_of(bank.g, value, weight.data, None if bias is None else bias.data)
+    return linear_of(bank, value, weight.data, None if bias is None else bias.data)
 
 
 def _cat(bank: Bank, tensors: Any, dim: int = 0) -> Any:

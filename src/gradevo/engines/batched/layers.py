@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gradevo.engines.batched import direct
 from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.each import each
 from gradevo.engines.batched.values import Value, folded, members
@@ -18,18 +19,21 @@ Layer = Callable[[Bank, Any, Value], Value]
 
 
 def linear(bank: Bank, module: nn.Linear, value: Value) -> Value:
-    return linear_of(bank.g, value, _need(bank, module, "weight"), bank.of(module, "bias"))
+    return linear_of(bank, value, _need(bank, module, "weight"), bank.of(module, "bias"))
 
 
-def linear_of(g: int, value: Value, weight: Tensor, bias: Tensor | None) -> Value:
+def linear_of(bank: Bank, value: Value, weight: Tensor, bias: Tensor | None) -> Value:
     """Rows `(..., in)` times weights `(g, out, in)`; bias `(g, out)`."""
+    g = bank.g
     if value.layout == "shared":  # one product: the rows are the same for all
         flat = None if bias is None else bias.flatten()
         wide = F.linear(value.data, weight.flatten(0, 1), flat)  # (..., g * out)
         return Value(wide.unflatten(-1, (g, -1)).movedim(-2, 0), "members")
     x = members(value, g)
     rows = x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)  # (g, rows, in)
-    if bias is None:
+    if bank.rows and direct.has_sink(weight, bias):
+        product = direct.product(rows, weight, bias)
+    elif bias is None:
         product = torch.bmm(rows, weight.mT)
     else:
         product = torch.baddbmm(bias.unsqueeze(1), rows, weight.mT)
