@@ -236,7 +236,7 @@ def test_when_a_later_chunk_fails_no_gradient_is_counted_twice():
     pop.choice.settled = True
     calls[:] = [1] * (3 * G + 27)
     pop.gradient()
-    with pytest.raises(ge.EngineError, match="before member 2"):
+    with pytest.raises(ge.EngineError, match="after 1 of 2 parts had their gradients"):
         pop.accumulate(failing, x, x)
 
 

@@ -78,7 +78,7 @@ class TensorSource:
             position.taken, done = position.taken + count // self.batch_size, done + count
 
     def _epoch(self, position: Position, count: int) -> tuple[Tensor, Generator]:
-        """Row orders of the epoch `(count, rows)`, kept while it lasts, and the next one's draws."""
+        """Row orders of the epoch `(count, rows)`, kept while it lasts, and the draws after."""
         kept = self._orders
         if kept is None or kept[1] != count or not torch.equal(kept[0], position.epoch):
             generator = torch.Generator()

@@ -12,8 +12,8 @@ import torch
 
 
 @contextmanager
-def flushed() -> Iterator[None]:
-    """In the block, this thread's denormal results are zero; afterwards as before.
+def flushed(flush: bool = True) -> Iterator[None]:
+    """In the block, this thread's denormal results are zero, or not; afterwards as before.
 
     Where the processor cannot do that, nothing changes.
 
@@ -23,13 +23,14 @@ def flushed() -> Iterator[None]:
         >>> float(half) in (0.0, torch.finfo(torch.float32).tiny / 2)
         True
     """
-    before = _flushes()
-    torch.set_flush_denormal(True)
+    before = flushes()
+    torch.set_flush_denormal(flush)
     try:
         yield
     finally:
         torch.set_flush_denormal(before)
 
 
-def _flushes() -> bool:
+def flushes() -> bool:
+    """Whether this thread's denormal results are zero."""
     return bool(torch.tensor(torch.finfo(torch.float32).tiny) / 2 == 0)

@@ -44,8 +44,9 @@ class Population(nn.Module):
             Default: a generator started from 0.
         engine: "loop" (one member after another, serves every module), "batched" (layer by
             layer for all members, "batched/5" for five at a time), "vmap", "simd" (chains of
-            small layers, sixteen members in one vector), or "auto", which times them at the
-            first training step and keeps the fastest.
+            small layers, sixteen members in one vector), "loop@2" or "batched/5@2" (members
+            side by side in two threads), or "auto", which times them at the first training
+            step and keeps the fastest.
 
     Raises:
         TypeError: `build` does not return a module.

@@ -16,6 +16,7 @@ from gradevo.engines.batched import Batched
 from gradevo.engines.choose import Practice, Report, Trial, brief, undisturbed
 from gradevo.engines.loop import Loop
 from gradevo.engines.simd import Simd
+from gradevo.engines.threads import Threads
 from gradevo.engines.vmap import VMap
 from gradevo.errors import EngineError
 from gradevo.validation import one_of
@@ -31,25 +32,36 @@ ENGINES: dict[str, type[Loop] | type[VMap] | type[Batched] | type[Simd]] = {
 
 
 CHUNKS = (2, 5, 10)  # members that "auto" tries to compute at a time, where layers are large
+NAMES = re.compile(r"(loop|vmap|batched|simd)|(loop|batched)(?:/([1-9]\d*))?(?:@([1-9]\d*))?")
 
 
 def known(name: str) -> bool:
-    """Whether there is an engine of that name; "batched/5" computes five members at a time."""
-    return name in ENGINES or re.fullmatch(r"batched/[1-9]\d*", name) is not None
+    """Whether there is an engine of that name; "batched/5@2" computes five members at a time."""
+    return NAMES.fullmatch(name) is not None and not name.startswith("loop/")
 
 
 def engine_of(name: str, population: "Population") -> "Engine":
     """A new engine by name, for a population."""
-    kind, _, chunk = name.partition("/")
-    return Batched(population, int(chunk)) if chunk else ENGINES[kind](population)
+    alone, _, threads = name.partition("@")
+    kind, _, chunk = alone.partition("/")
+    if kind == "batched" and (chunk or threads):
+        inner = Batched(population, int(chunk or -(-population.size // int(threads))))
+        return Threads(inner, int(threads), name) if threads else inner
+    return Threads(Loop(population), int(threads), name) if threads else ENGINES[kind](population)
 
 
 def candidates(population: "Population") -> list[str]:
     """The engines worth a measurement; chunks of members where there are convolutions."""
-    parts = population.stacked.modules()
+    parts, size = population.stacked.modules(), population.size
     large = any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d) for part in parts)
-    chunks = [f"batched/{n}" for n in CHUNKS if n < population.size] if large else []
-    return [*ENGINES, *chunks]
+    threads = torch.get_num_threads() if population.device.type == "cpu" else 1
+    chunks = [f"batched/{n}" for n in CHUNKS if n < size] if large else []
+    names = [*ENGINES, *chunks]
+    if threads == 1 or size == 1:
+        return names
+    share = -(-size // threads)
+    split = [f"batched/{n}@{threads}" for n in CHUNKS if n < share] if large else []
+    return [*names, f"loop@{threads}", f"batched@{threads}", *split]
 
 
 class Engine(Protocol):

@@ -1,6 +1,7 @@
 """Time the candidates on the real model and batch, keep the fastest that agrees, say which."""
 
 import math
+import re
 import statistics
 import time
 import warnings
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from gradevo.randomness import generator_from, isolated
@@ -105,6 +107,8 @@ class Trial:
         if name == "loop":
             return None
         drawn = self._drawn  # the user's own mistakes show here, as they are
+        if "@" in name and self._unordered is not None:
+            return self._unordered
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="There is a performance drop")
@@ -126,6 +130,19 @@ class Trial:
     def _drawn(self) -> bool:
         """Whether the loop's step draws random numbers."""
         return _distance(self._step("loop", seed=1), self._reference) > self._tolerance
+
+    @cached_property
+    def _unordered(self) -> str | None:
+        """Why threads may not compute members side by side; None: they may."""
+        if self._drawn:
+            return "it draws random numbers, and threads would take turns in no order"
+        stacked = self.population.stacked
+        norms = [part for part in stacked.modules() if isinstance(part, _NormBase)]
+        known = {id(buffer) for norm in norms for buffer in norm.buffers()}
+        for buffer, after in zip(stacked.buffers(), self._reference[1:], strict=True):
+            if id(buffer) not in known and not torch.equal(buffer, after):
+                return "it changes a buffer that backward may need"
+        return None
 
     @property
     def _tolerance(self) -> float:
@@ -156,12 +173,14 @@ class Trial:
 
     def _measured(self) -> tuple[str, Report]:
         began = time.perf_counter()
-        kinds = [name for name in self.engines if "/" not in name]  # chunks compute the same
+        kinds = [n for n in self.engines if "/" not in n and "@" not in n]  # of all others
         declined: Report = {}
         for name in kinds:
             if (why := self._late(name, began) or self.reason(name)) is not None:
                 declined[name] = why
-        able = [name for name in self.engines if name.partition("/")[0] not in declined]
+        able = [n for n in self.engines if re.split("[/@]", n)[0] not in declined]
+        if self._unordered is not None:
+            able = [name for name in able if "@" not in name]
         seconds = self._seconds(able, began)
         best = min(seconds, key=lambda name: seconds[name])
         clear = seconds[best] * ADVANTAGE < seconds["loop"]  # a tie is not left to the weather

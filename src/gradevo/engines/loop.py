@@ -1,6 +1,6 @@
 """One member after another: serves every module, and is what the others are checked against."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -43,10 +43,17 @@ class Loop:
 
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         """Backward for each member alone, so that one member's activations live at a time."""
+        return torch.cat([job() for job in self.jobs(loss, x, y, per_member)])  # (g,)
+
+    def jobs(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> list[Callable[[], Tensor]]:
+        """Every member's part of `accumulate`; they do not touch each other."""
         size = self.population.size
         xs, ys = rows_of("x", x, size, per_member), rows_of("y", y, size, per_member)
-        rows = [self.member_step(i, loss, xs[i], ys[i]) for i in range(size)]
-        return torch.stack(rows)  # (g,)
+        self._link()
+        self._follow_modes()
+        return [
+            lambda i=i: self.member_step(i, loss, xs[i], ys[i]).unsqueeze(0) for i in range(size)
+        ]
 
     def member_step(self, i: int, loss: "Loss", x: Any, y: Any) -> Tensor:
         """Forward and backward of one member on its batch; adds to its share of the gradient."""

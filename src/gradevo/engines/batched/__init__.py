@@ -1,6 +1,7 @@
 """Layer by layer in batched kernels: a member's forward is traced and run for many at once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -45,20 +46,30 @@ class Batched:
         return losses.of_members(loss, output, y, self.population.size, per_member)
 
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
-        self._check("y", y, per_member)
         found = []
-        for span, bank in self._chunks():
-            mine = _rows((x, y), span) if per_member else (x, y)
+        jobs = self.jobs(loss, x, y, per_member)
+        for job in jobs:
             try:
-                found.append(self._step(bank, loss, mine[0], mine[1], per_member))
+                found.append(job())
             except Exception as error:
                 if not found:
                     raise
                 raise EngineError(
                     f"engine: must be able to compute all members, got {type(error).__name__} "
-                    f"from {self.name!r} after those before member {span[0]} had their gradients"
+                    f"from {self.name!r} after {len(found)} of "
+                    f"{len(jobs)} parts had their gradients"
                 ) from error
         return torch.cat(found)  # (g,)
+
+    def jobs(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> list[Callable[[], Tensor]]:
+        """Every chunk's part of `accumulate`; they do not touch each other."""
+        self._check("y", y, per_member)
+        self._run()  # traced before threads share it
+        jobs = []
+        for span, bank in self._chunks():
+            mine = _rows((x, y), span) if per_member else (x, y)
+            jobs.append(partial(self._step, bank, loss, mine[0], mine[1], per_member))
+        return jobs
 
     def _step(self, bank: Bank, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         """Forward and backward of some members."""

@@ -1,6 +1,7 @@
 """What has no batched form: each member's own call, and vmap where that is known to do."""
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import torch
@@ -12,17 +13,21 @@ from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.values import Value, is_tensor, members
 from gradevo.engines.buffers import lend, take_back
 
+_ONE_AT_A_TIME = Lock()  # a call with a member's tensors puts them into the module all share
+
 
 def each(bank: Bank, module: nn.Module, *arguments: Any, **named: Any) -> Any:
     """A module of every member, one after another, on each one's part of the arguments."""
-    parameters, outputs = bank.named(module), []
-    for i in range(bank.g):
-        mine = {name: tensor[i] for name, tensor in parameters.items()}
-        buffers = {name: tensor[i] for name, tensor in bank.buffers(module).items()}
-        given = {**mine, **lend(buffers)}
-        taken, named_taken = _part((arguments, named), i, bank.g)
-        outputs.append(functional_call(module, given, taken, named_taken))
-        take_back(buffers, given)
+    with _ONE_AT_A_TIME:
+        parameters, buffers = bank.named(module), bank.buffers(module)
+        outputs = []
+        for i in range(bank.g):
+            mine = {name: tensor[i] for name, tensor in parameters.items()}
+            own = {name: tensor[i] for name, tensor in buffers.items()}
+            given = {**mine, **lend(own)}
+            taken, named_taken = _part((arguments, named), i, bank.g)
+            outputs.append(functional_call(module, given, taken, named_taken))
+            take_back(own, given)
     return _stacked(outputs)
 
 
