@@ -12,7 +12,7 @@ from gradevo import engines
 from gradevo.denormals import flushed, flushes
 from gradevo.engines.threads import side_by_side
 from gradevo.models import mlp
-from gradevo.randomness import generator_from
+from gradevo.randomness import generator_from, isolated
 from modules import DECLINES, ZOO, Reassigning
 from test_engines import without_draws
 
@@ -61,7 +61,24 @@ def test_a_module_that_draws_is_declined_as_threads_take_turns_in_no_order(two_t
         pop.losses(F.cross_entropy, x, y)
     auto = ge.Population(build, 4, engine="auto")
     auto.losses(F.cross_entropy, x, y)
-    assert not any("@" in name for name in auto.choice.report)
+    assert "it draws random numbers" in auto.choice.report["loop@2"]
+    assert isinstance(auto.choice.report["batched@2"], float)
+
+
+def test_dropout_of_the_batched_engine_is_the_same_with_and_without_threads():
+    x, y = ZOO["mlp"].batch(6)
+    found = []
+    for engine in ("batched/1", "batched/1@2", "batched/1@4"):
+        pop = ge.Population(
+            mlp(4, 32, 3, dropout=0.5), 4, generator=generator_from(1), engine=engine
+        )
+        gradient = pop.gradient()
+        with isolated(generator_from(2)):
+            for _ in range(5):
+                pop.accumulate(F.cross_entropy, x, y)
+        found.append(gradient)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 def test_auto_tries_threads_where_torch_has_some(two_threads):

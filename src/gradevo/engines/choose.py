@@ -107,11 +107,11 @@ class Trial:
         if name == "loop":
             return None
         drawn = self._drawn  # the user's own mistakes show here, as they are
-        if "@" in name and self._unordered is not None:
-            return self._unordered
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="There is a performance drop")
+                if "@" in name and (why := self._unordered(name)) is not None:
+                    return why
                 distance = self._distance_in_eval(name)
                 step = self._step(name)
         except Exception as error:  # whatever a transform raises on a module it cannot handle
@@ -132,16 +132,21 @@ class Trial:
         return _distance(self._step("loop", seed=1), self._reference) > self._tolerance
 
     @cached_property
-    def _unordered(self) -> str | None:
-        """Why threads may not compute members side by side; None: they may."""
-        if self._drawn:
-            return "it draws random numbers, and threads would take turns in no order"
+    def _writes(self) -> bool:
+        """Whether a step changes a buffer that is not a norm's: backward may need the old one."""
         stacked = self.population.stacked
         norms = [part for part in stacked.modules() if isinstance(part, _NormBase)]
         known = {id(buffer) for norm in norms for buffer in norm.buffers()}
-        for buffer, after in zip(stacked.buffers(), self._reference[1:], strict=True):
-            if id(buffer) not in known and not torch.equal(buffer, after):
-                return "it changes a buffer that backward may need"
+        changes = zip(stacked.buffers(), self._reference[1:], strict=True)
+        return any(id(old) not in known and not torch.equal(old, new) for old, new in changes)
+
+    def _unordered(self, name: str) -> str | None:
+        """Why threads may not compute members side by side; None: they may."""
+        if self._writes:
+            return "it changes a buffer that backward may need"
+        self._step(name)
+        if getattr(self.engines[name], "unordered", False):
+            return "it draws random numbers, and threads would take turns in no order"
         return None
 
     @property
@@ -179,8 +184,10 @@ class Trial:
             if (why := self._late(name, began) or self.reason(name)) is not None:
                 declined[name] = why
         able = [n for n in self.engines if re.split("[/@]", n)[0] not in declined]
-        if self._unordered is not None:
-            able = [name for name in able if "@" not in name]
+        for name in [name for name in able if "@" in name]:
+            if (why := self._late(name, began) or self._unordered(name)) is not None:
+                declined[name] = why
+        able = [name for name in able if name not in declined]
         seconds = self._seconds(able, began)
         best = min(seconds, key=lambda name: seconds[name])
         clear = seconds[best] * ADVANTAGE < seconds["loop"]  # a tie is not left to the weather

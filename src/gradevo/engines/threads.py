@@ -1,8 +1,9 @@
 """Members dealt out to Python threads with one torch thread each.
 
 Better than two OpenMP threads in every operation: nothing waits for the other thread between
-layers, and a contended core slows down its own members only. Random numbers of a module come
-from one generator that threads would take turns at in no order, so such modules are declined.
+layers, and a contended core slows down its own members only. The batched engine's dropout draws
+from generators of its own; what else draws would take turns at torch's, in no order, and is
+declined.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,6 +36,7 @@ class Threads:
 
     def __init__(self, inner: "Loop | Batched", count: int, name: str) -> None:
         self.inner, self.count, self.name = inner, count, name
+        self.unordered = False  # whether something drew from torch's global generator
 
     def forward(self, x: Any, per_member: bool) -> Any:
         return self.inner.forward(x, per_member)
@@ -51,6 +53,7 @@ class Threads:
             return losses
 
         jobs = self.inner.jobs(loss, x, y, per_member)
+        before = torch.get_rng_state()
         try:
             return torch.cat(side_by_side([partial(noted, job) for job in jobs], self.count))
         except Exception as error:
@@ -60,6 +63,8 @@ class Threads:
                 f"engine: must be able to compute all members, got {type(error).__name__} from "
                 f"{self.name!r} after {len(done)} of {len(jobs)} parts had their gradients"
             ) from error
+        finally:
+            self.unordered |= not torch.equal(before, torch.get_rng_state())
 
 
 def side_by_side(jobs: Sequence[Job], count: int) -> list[Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from gradevo.engines.batched import losses
+from gradevo.engines.batched import chance, losses
 from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.graph import Run, trace
 from gradevo.engines.batched.values import of_batch
@@ -64,9 +64,14 @@ class Batched:
     def jobs(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> list[Callable[[], Tensor]]:
         """Every chunk's part of `accumulate`; they do not touch each other."""
         self._check("y", y, per_member)
-        self._run()  # traced before threads share it
+        run, chunks = self._run(), list(self._chunks())  # traced before threads share it
+        own = (
+            chance.drops(run.nodes, self.population.stacked)
+            and self.population.device.type == "cpu"
+        )
+        draws = chance.generators(len(chunks)) if own else [None] * len(chunks)
         jobs = []
-        for span, bank in self._chunks():
+        for (span, bank), bank.generator in zip(chunks, draws, strict=True):
             mine = _rows((x, y), span) if per_member else (x, y)
             jobs.append(partial(self._step, bank, loss, mine[0], mine[1], per_member))
         return jobs

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 
 @dataclass
@@ -14,10 +14,12 @@ class Bank:
         g: how many members.
         rows: working tensors `(g, ...)` by the id of the population's own; what is not
             here is used as it is.
+        generator: what dropout draws from; None: torch's global one.
     """
 
     g: int
     rows: Mapping[int, Tensor] = field(default_factory=dict)
+    generator: Generator | None = None
 
     def of(self, module: nn.Module, name: str) -> Tensor | None:
         """A parameter or buffer of a module of the population, `(g, ...)`."""

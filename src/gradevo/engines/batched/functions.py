@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.each import in_turn, mapped
-from gradevo.engines.batched.layers import linear_of
+from gradevo.engines.batched.layers import dropped, linear_of
 from gradevo.engines.batched.values import Value, aligned, is_tensor, members
 
 _NAMES = {
@@ -181,9 +181,7 @@ def _cat(bank: Bank, tensors: Any, dim: int = 0) -> Any:
 def _dropout(
     bank: Bank, value: Value, p: float = 0.5, training: bool = True, inplace: bool = False
 ) -> Any:
-    data = members(value, bank.g).contiguous() if value.layout == "shared" else value.data
-    layout = "members" if value.layout == "shared" else value.layout
-    return Value(F.dropout(data, p, training), layout)
+    return dropped(bank, value, p) if training else value
 
 
 def _embedding(bank: Bank, *arguments: Any, **named: Any) -> Any:

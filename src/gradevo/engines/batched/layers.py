@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gradevo.engines.batched import direct
+from gradevo.engines.batched import chance, direct
 from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.each import each
 from gradevo.engines.batched.values import Value, folded, members
@@ -135,6 +135,18 @@ def elementwise(bank: Bank, module: nn.Module, value: Value) -> Value:
     return Value(module(data), value.layout)
 
 
+def dropout(bank: Bank, module: nn.Dropout, value: Value) -> Value:
+    """Every member draws for itself."""
+    return dropped(bank, value, module.p) if module.training else value
+
+
+def dropped(bank: Bank, value: Value, rate: float) -> Value:
+    """Dropout of what may be the same for all, of which each member keeps another part."""
+    data = members(value, bank.g).contiguous() if value.layout == "shared" else value.data
+    layout = "members" if value.layout == "shared" else value.layout
+    return Value(chance.drop(data, rate, bank.generator), layout)
+
+
 def drop(bank: Bank, module: nn.Module, value: Value) -> Value:
     """Every member draws for itself."""
     if not module.training or value.layout != "shared":
@@ -201,7 +213,7 @@ LAYERS: dict[type[nn.Module], Layer] = {
     nn.LayerNorm: layer_norm,
     nn.GroupNorm: group_norm,
     nn.Embedding: embedding,
-    nn.Dropout: drop,
+    nn.Dropout: dropout,
     nn.AlphaDropout: drop,
     nn.Dropout1d: drop_channels,
     nn.Dropout2d: drop_channels,

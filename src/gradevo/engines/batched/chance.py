@@ -1,0 +1,33 @@
+"""Dropout from a generator of one's own, so that threads do not take turns at torch's."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, fx, nn
+
+
+def drop(data: Tensor, rate: float, generator: Generator | None) -> Tensor:
+    """Zeros some numbers and scales the others; without a generator, by torch's global one."""
+    if generator is None or rate in (0, 1):
+        return F.dropout(data, rate, True)
+    kept = torch.empty_like(data).bernoulli_(1 - rate, generator=generator)
+    return data * kept.div_(1 - rate)
+
+
+def drops(nodes: list[fx.Node], stacked: nn.Module) -> bool:
+    """Whether a graph has dropout, in the modes its parts are in."""
+    return any(_drops(node, stacked) for node in nodes)
+
+
+def _drops(node: fx.Node, stacked: nn.Module) -> bool:
+    if node.op == "call_module":
+        module: Any = stacked.get_submodule(str(node.target))
+        return type(module) is nn.Dropout and module.training
+    return node.target is F.dropout
+
+
+def generators(count: int) -> list[Generator]:
+    """CPU generators, started from torch's global one."""
+    seeds = torch.randint(2**62, (count,)).tolist()
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
