@@ -1,5 +1,6 @@
 """The same steps in JAX: vmap over members, jit, optax; a step a call, or a scan over many."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ def take_of(workload: Workload, members: int, form: str) -> Take:
 
     build, forward = _mlp(workload) if workload.sizes else _lenet()
     rng = np.random.default_rng(0)
-    parameters = [np.stack(rows) for rows in zip(*(build(rng) for _ in range(members)), strict=True)]
+    networks = [build(rng) for _ in range(members)]
+    parameters = [np.stack(rows) for rows in zip(*networks, strict=True)]
     optimizer = optax.adam(RATE)
     xs, ys = (t.numpy() for t in workload.data(members, BATCHES))
     if not workload.sizes:
@@ -73,8 +75,7 @@ def _mlp(workload: Workload) -> Any:
     sizes = workload.sizes or ()
 
     def build(rng: Any) -> list[Any]:
-        pairs = zip(sizes, sizes[1:], strict=False)
-        layers = [(rng.normal(0, i**-0.5, (i, o)), np.zeros(o)) for i, o in pairs]
+        layers = [(rng.normal(0, i**-0.5, (i, o)), np.zeros(o)) for i, o in pairwise(sizes)]
         return [np.float32(t) for layer in layers for t in layer]
 
     def forward(mine: Any, x: Any) -> Any:

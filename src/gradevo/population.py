@@ -1,6 +1,7 @@
 """A population: g members of one architecture, their tensors stacked on a leading axis."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -17,10 +18,11 @@ from gradevo.structure import (
     tensors_of,
     with_tensors,
 )
-from gradevo.validation import at_least
+from gradevo.validation import at_least, one_of
 
 Build = Callable[[], nn.Module]
 Loss = Callable[[Any, Any], Tensor]
+PRECISIONS = ("full", "bfloat16")
 
 
 class Population(nn.Module):
@@ -47,6 +49,8 @@ class Population(nn.Module):
             small layers, sixteen members in one vector), "loop@2" or "batched/5@2" (members
             side by side in two threads), or "auto", which times them at the first training
             step and keeps the fastest.
+        precision: "full", or "bfloat16": forward passes under torch's autocast; weights,
+            gradients and the optimiser stay as they are.
 
     Raises:
         TypeError: `build` does not return a module.
@@ -71,12 +75,13 @@ class Population(nn.Module):
         *,
         generator: Generator | None = None,
         engine: str = "auto",
+        precision: str = "full",
     ) -> None:
         at_least("size", size, 1)
         with isolated(generator or generator_from(0)):
             modules = [build() for _ in range(size)]
         check_members(modules)
-        self._adopt(with_tensors(modules[0], stack(modules)), size, engine)
+        self._adopt(with_tensors(modules[0], stack(modules)), size, engine, precision)
 
     @classmethod
     def from_modules(cls, modules: Sequence[nn.Module], *, engine: str = "auto") -> Self:
@@ -104,8 +109,10 @@ class Population(nn.Module):
         population._adopt(with_tensors(modules[0], stack(modules)), len(modules), engine)
         return population
 
-    def _adopt(self, stacked: nn.Module, size: int, engine: str) -> None:
+    def _adopt(self, stacked: nn.Module, size: int, engine: str, precision: str = "full") -> None:
         super().__init__()
+        one_of("precision", precision, PRECISIONS)
+        self.precision = precision
         self.size = size
         self.structure: Structure = structure_of(stacked)
         self.stacked = stacked
@@ -262,7 +269,8 @@ class Population(nn.Module):
             self._check_index(i, "indices")
         rows = {name: t[chosen.to(t.device)] for name, t in self.tensors.items()}
         population = type(self).__new__(type(self))
-        population._adopt(with_tensors(self.stacked, rows), len(chosen), self.choice.requested)
+        stacked, engine = with_tensors(self.stacked, rows), self.choice.requested
+        population._adopt(stacked, len(chosen), engine, self.precision)
         return population
 
     def __len__(self) -> int:
@@ -282,7 +290,8 @@ class Population(nn.Module):
             x: one batch `(B, ...)` that all members see, or one a member, `(g, B, ...)`.
             per_member: whether `x` has the leading member axis.
         """
-        return self.choice.compute(self, "forward", x, per_member)
+        with self.computing():
+            return self.choice.compute(self, "forward", x, per_member)
 
     def losses(self, loss: Loss, x: Any, y: Any, *, per_member: bool = False) -> Tensor:
         """Loss of every member on a batch, `(g,)`, ready for `.sum().backward()`.
@@ -297,8 +306,9 @@ class Population(nn.Module):
             ValueError: the loss is not a scalar.
             EngineError: the engine that was asked for cannot compute the module.
         """
-        self.choice.settle(self, loss, x, y, per_member)
-        return self.choice.compute(self, "losses", loss, x, y, per_member)
+        with self.computing():
+            self.choice.settle(self, loss, x, y, per_member)
+            return self.choice.compute(self, "losses", loss, x, y, per_member)
 
     def accumulate(self, loss: Loss, x: Any, y: Any, *, per_member: bool = False) -> Tensor:
         """Add every member's gradient to its leaves' `grad`, as `losses(...).sum().backward()`.
@@ -307,8 +317,15 @@ class Population(nn.Module):
         `(g,)`, detached. `gradient()` must have been called once before.
         """
         self.gradients()
-        self.choice.settle(self, loss, x, y, per_member)
-        return self.choice.compute(self, "accumulate", loss, x, y, per_member)
+        with self.computing():
+            self.choice.settle(self, loss, x, y, per_member)
+            return self.choice.compute(self, "accumulate", loss, x, y, per_member)
+
+    def computing(self) -> AbstractContextManager[Any]:
+        """A block that computes in the population's precision."""
+        if self.precision == "full":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def extra_repr(self) -> str:
         return f"size={self.size}, engine={self.engine}"

@@ -56,6 +56,7 @@ class Problem:
     def alone(self) -> "Problem":
         """The same problem for one network: where members learn one after another."""
         one = Population.from_modules([self.population.member(0)], engine="loop")
+        one.precision = self.population.precision
         return replace(self, population=one)
 
     def validation_rows(self, count: int | None, generator: torch.Generator) -> Tensor | None:

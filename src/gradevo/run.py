@@ -40,6 +40,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     engine: str = "auto",
+    precision: str = "full",
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | Checkpoint | None = None,
 ) -> Front: ...
@@ -54,6 +55,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     engine: str = "auto",
+    precision: str = "full",
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | Checkpoint | None = None,
 ) -> Result: ...
@@ -67,6 +69,7 @@ def fit(
     seed: int = 0,
     device: str | torch.device | None = None,
     engine: str = "auto",
+    precision: str = "full",
     callbacks: Sequence[Callback] = (),
     checkpoint: str | Path | Checkpoint | None = None,
 ) -> Result | Front:
@@ -86,8 +89,9 @@ def fit(
             held out, by class where there are class labels.
         seed: everything random follows from it; global random state is left untouched.
         device: where to compute; default: where `build` puts the module.
-        engine: "auto", "loop", "batched" or "vmap"; "auto" times them on the first step. Same
-            seed gives same bits with the same engine.
+        engine: "auto" or an engine's name, see `Population`; "auto" times them on the first
+            step. Same seed gives same bits with the same engine.
+        precision: "full", or "bfloat16" for forward passes under autocast.
         callbacks: functions of a generation's info; one that returns True ends the run.
         checkpoint: a folder to save to and go on from, or a `Checkpoint`.
 
@@ -113,7 +117,9 @@ def fit(
     check_arguments(algorithm, build, loss, callbacks)
     settings = None if checkpoint is None else Checkpoint.of(checkpoint)
     root = generator_from(seed)
-    population = Population(build, algorithm.population, generator=spawn(root), engine=engine)
+    population = Population(
+        build, algorithm.population, generator=spawn(root), engine=engine, precision=precision
+    )
     if device is not None:
         population.to(device)
     split = prepare(

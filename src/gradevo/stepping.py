@@ -43,7 +43,8 @@ def stepper_of(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams)
             x, y = source.draw(look, population.size, recipe.shared_batch)
             practice = _practice(problem, recipe, phase, streams)
             each = not recipe.shared_batch
-            choice.settle(population, problem.loss, x, y, each, practice)
+            with population.computing():
+                choice.settle(population, problem.loss, x, y, each, practice)
         if choice.name == "simd" and Compiled.serves(problem, optimiser):
             return Compiled(problem, recipe, phase, streams, optimiser)
     return Eager(problem, recipe, phase, streams, optimiser)
@@ -132,7 +133,8 @@ class Eager:
                 nonlocal passes
                 passes += 1
                 self.gradient.zero_()
-                loss = loop.member_step(i, self.problem.loss, *batch)
+                with population.computing():
+                    loss = loop.member_step(i, self.problem.loss, *batch)
                 self._limit()
                 return loss
 

@@ -91,6 +91,8 @@ class Simd:
         """The layers in the modes that the population's parts are in."""
         if (why := missing()) is not None:
             raise EngineError(f"engine: {why}")
+        if torch.is_autocast_enabled("cpu"):
+            raise EngineError("engine: it computes in float32, and autocast is on")
         from gradevo.engines.simd.chain import chain_of
 
         stacked = self.population.stacked

@@ -1,0 +1,150 @@
+"""How cost grows with members, threads and memory, as raw rows.
+
+    OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py growth
+    OMP_NUM_THREADS=2 python benchmarks/speed/scaling.py threads
+    OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py memory
+
+Rows are appended to docs/results/raw/speed.jsonl. Memory is the growth of a fresh process's peak.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import techniques
+import torch
+import torch.nn.functional as F
+from measure import interleaved, machine, one_core
+from run import RAW
+from workloads import WORKLOADS, Workload
+
+import gradevo as ge
+from gradevo.denormals import flushed
+
+SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
+GROWTH = {"MLP 4-10-3": "simd", "MLP 16-70-50-26": "simd", "MLP 16-256-128-26": "batched",
+          "LeNet-5": "batched/5"}  # fmt: skip
+MEMORY = {"MLP 16-256-128-26": "batched", "MLP 784-512-256-10": "batched", "LeNet-5": "batched/5"}
+
+
+def growth(workload: Workload, name: str) -> list[dict[str, Any]]:
+    """Seconds a step and member for each population size; sizes take turns."""
+    most = 50 if len(workload.shape) > 1 else SIZES[-1]
+    takes = {}
+    for members in (size for size in SIZES if size <= most):
+        simd = name == "simd"
+        take = techniques.kernel(workload, members) if simd else techniques.engine(
+            workload, members, name if members > 5 else name.partition("/")[0]
+        )  # fmt: skip
+        takes[str(members)] = take
+    results = interleaved(takes, "1")
+    return [{"members": int(k), "seconds": v["seconds"] / int(k)} for k, v in results.items()]
+
+
+def threads() -> dict[str, Any]:
+    """LeNet-5, ten members, one thread and two, in one process (figure 6 of the GADAM paper)."""
+    workload, takes = WORKLOADS["LeNet-5"], {}
+    plans = {"batched/5, 1 thread": ("batched/5", 1), "batched/5@2": ("batched/5@2", 1),
+             "loop, 1 thread": ("loop", 1), "loop@2": ("loop@2", 1),
+             "loop, 2 OpenMP threads": ("loop", 2),
+             "batched/5, 2 OpenMP threads": ("batched/5", 2)}  # fmt: skip
+    for label, (name, count) in plans.items():
+        takes[label] = _with_threads(techniques.engine(workload, 10, name), count)
+    return interleaved(takes, "batched/5, 1 thread")
+
+
+def _with_threads(take: techniques.Take, count: int) -> techniques.Take:
+    def wrapped(steps: int) -> None:
+        torch.set_num_threads(count)
+        take(steps)
+
+    return wrapped
+
+
+def peak(name: str, engine: str, members: int) -> dict[str, float]:
+    """Bytes that a population adds to this process, and those it must have."""
+    workload = WORKLOADS[name]
+    xs, ys = workload.data(members, 1)
+    warm = ge.Population(workload.build, 1, engine="loop")
+    warm.gradient()
+    warm.accumulate(F.cross_entropy, xs[0, :1], ys[0, :1], per_member=True)
+    torch.optim.Adam(warm.parameters(), fused=True).step()
+    before = _peak()
+    population = ge.Population(workload.build, members, engine=engine)
+    population.gradient()
+    optimizer = torch.optim.Adam(population.parameters(), fused=True)
+    computing: Any = population.choice.engine(population, engine)
+    for _ in range(5):
+        computing.accumulate(F.cross_entropy, xs[0], ys[0], True)
+        optimizer.step()
+    used = _peak() - before
+    chunk = int(engine.partition("/")[2] or members)
+    weights = 4 * 4 * population.flat.numel()
+    needed = weights + _activations(population, xs[0], ys[0], min(chunk, members))
+    return {"used": used, "needed": needed, "weights": weights}
+
+
+def _activations(population: ge.Population, x: Any, y: Any, chunk: int) -> int:
+    """Bytes that backward keeps for one chunk, weights not counted."""
+    kept: dict[int, int] = {}
+    own = population.flat.untyped_storage().data_ptr()
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in (own, x.untyped_storage().data_ptr()):
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    some = population.select(range(chunk))
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        own = some.flat.untyped_storage().data_ptr()
+        engine: Any = some.choice.engine(some, "batched")
+        engine.losses(F.cross_entropy, x[:chunk], y[:chunk], True)
+    return sum(kept.values())
+
+
+def _peak() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory() -> list[dict[str, Any]]:
+    """Peaks of fresh processes."""
+    rows = []
+    for name, engine in MEMORY.items():
+        for members in (5, 10, 20, 50):
+            command = [sys.executable, __file__, "peak", name, engine, str(members)]
+            found = subprocess.run(command, check=True, capture_output=True, text=True)
+            rows.append({"workload": name, "engine": engine, "members": members,
+                         **json.loads(found.stdout)})  # fmt: skip
+            print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    if sys.argv[1] == "peak":
+        print(json.dumps(peak(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=["growth", "threads", "memory"])
+    parser.add_argument("--out", type=Path, default=RAW)
+    arguments = parser.parse_args()
+    row: dict[str, Any] = {"part": arguments.part, "command": " ".join(sys.argv)}
+    torch.set_num_threads(2 if arguments.part == "threads" else 1)
+    with flushed():
+        if arguments.part == "growth":
+            one_core()
+            row["results"] = {n: growth(WORKLOADS[n], engine) for n, engine in GROWTH.items()}
+        else:
+            row["results"] = threads() if arguments.part == "threads" else memory()
+        row["machine"] = machine()
+    with arguments.out.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row["results"], indent=1))
+
+
+if __name__ == "__main__":
+    main()
