@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import gradevo as ge
-from chains import CHAINS, CLASSES, DROPPING, INPUTS
 from gradevo import learning
 from gradevo.compiled import Compiled
 from gradevo.learning import begin, clone, learn
@@ -16,6 +15,7 @@ from gradevo.phase import Phase, Recipe, Streams
 from gradevo.randomness import generator_from
 from gradevo.stepping import Eager, stepper_of
 from problems import bits, make_problem, stored
+from stacks import CHAINS, CLASSES, DROPPING, INPUTS
 
 SIZE = 19  # more than a vector holds
 RULES = {

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gradevo as ge
-from chains import CHAINS, CLASSES, DROPPING, INPUTS
 from gradevo.models import mlp
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import evaluating
+from stacks import CHAINS, CLASSES, DROPPING, INPUTS
 
 LOSSES = {
     "cross entropy": F.cross_entropy, "cross entropy as a module": nn.CrossEntropyLoss(),
@@ -208,7 +208,7 @@ DECLINED = {
     "a norm without momentum": (lambda: nn.Sequential(nn.BatchNorm1d(4, momentum=None),
                                                       nn.Linear(4, 3)), (4,), "momentum"),
     "rows of rows": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Flatten(), nn.Linear(6, 3)),
-                     (2, 4), "one axis|of 4 numbers"),
+                     (2, 4), "not as wide as the one before"),
     "idle weights": (lambda: Idle(), (4,), "weights outside its layers"),
     "no weights": (lambda: nn.Sequential(nn.PReLU(), nn.Flatten()), (4,), "no linear layer"),
 }  # fmt: skip
@@ -275,7 +275,7 @@ NARROW = {"8": ("haswell", "+avx2,+fma,+avx"), "4": ("nehalem", "+sse4.2")}
 def test_narrower_vectors_give_the_same_numbers(lanes, tmp_path):
     name, features = NARROW[lanes]
     code = (
-        "import torch, torch.nn.functional as F, gradevo as ge, chains, test_simd as t\n"
+        "import torch, torch.nn.functional as F, gradevo as ge, test_simd as t\n"
         "from gradevo.engines.simd.vector import LANES\n"
         f"assert LANES == {lanes}, LANES\n"
         "for kind in ('norms', 'deep and wide', 'gelu'):\n"

@@ -138,7 +138,8 @@ def draw(row: Row) -> None:
 
 def threads(row: Row) -> str:
     body = [[name, f"{1e3 * r['seconds']:.1f}", f"{r['ratio']:.2f}",
-             f"{r['low']:.2f} to {r['high']:.2f}"] for name, r in row["results"].items()]  # fmt: skip
+             f"{r['low']:.2f} to {r['high']:.2f}"]
+            for name, r in row["results"].items()]  # fmt: skip
     head = ["engine", "ms a step", "times faster than batched/5, 1 thread", "range"]
     return table(head, body)
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from gradevo.batches import TensorSource
-from gradevo.engines.simd import Simd
+from gradevo.engines.check import Declined
+from gradevo.engines.simd import Simd, missing
 from gradevo.optimisers import MemberOptimiser
 from gradevo.phase import Phase, Recipe, Streams, schedule_of
 from gradevo.problem import Problem
@@ -42,9 +43,9 @@ class Compiled:
         engine = _simd(problem)
         self.kind = cast("Loss", _loss(problem))
         targets = self.source.y[0].numel()
-        chain, size = engine.chain(), problem.population.size
+        links, size = engine.chain().links, problem.population.size
         stacked, batch = problem.population.stacked, self.source.batch_size
-        self.program = Program(chain, stacked, size, batch, targets)
+        self.program = Program(links, stacked, size, batch, targets)
         self.table = engine.table(self.program, self.source.x, self.source.y)
         self.rule = rule_of(optimiser, self.program.blocks)
         self.counted = 0
@@ -53,11 +54,21 @@ class Compiled:
     @staticmethod
     def serves(problem: Problem, optimiser: MemberOptimiser) -> bool:
         """Whether the kernel has this optimiser, this loss and data of this kind."""
+        from gradevo.engines.batched.graph import Untraceable
+
+        if missing() is not None:
+            return False
         from gradevo.engines.simd.rules import knows
 
         source = problem.source
-        tensors = isinstance(source, TensorSource) and source.x.device.type == "cpu"
-        return tensors and knows(optimiser) and _loss(problem) is not None
+        if not isinstance(source, TensorSource) or source.x.dtype != torch.float32:
+            return False
+        try:
+            few = source.batch_size < 2 and any(k.active for k in _simd(problem).chain().links)
+            on_cpu = source.x.device.type == "cpu"
+            return on_cpu and not few and knows(optimiser) and _loss(problem) is not None
+        except (Declined, Untraceable):  # an earlier run could, with another installation
+            return False
 
     @torch.no_grad()
     def _take_over(self) -> None:
@@ -96,7 +107,7 @@ class Compiled:
         program.points_to(RULE=self.rule.table(factors), SEEDS=self._seeds(most))
         if self.mean is not None:
             rates = [recipe.average_rate(step + k) for k in range(most)]
-            program.points_to(RATES=torch.tensor(rates, dtype=torch.float32))
+            program.points_to(RATES=torch.tensor(rates, dtype=torch.float32, device="cpu"))
         program.run(self._indices(most), most, update=self.rule.update, loss=self.kind)
         self.counted += most
         self.phase.passes += most * self.population.size
@@ -119,8 +130,8 @@ class Compiled:
     def _seeds(self, steps: int) -> Tensor:
         """What dropout draws from in each step."""
         if not self.program.draws:
-            return torch.zeros(steps, dtype=torch.int64)
-        return torch.randint(2**62, (steps,), generator=self.streams.noise)
+            return torch.zeros(steps, dtype=torch.int64, device="cpu")
+        return torch.randint(2**62, (steps,), generator=self.streams.noise, device="cpu")
 
     @torch.no_grad()
     def show(self) -> None:
@@ -143,6 +154,8 @@ class Compiled:
         from gradevo.engines.simd.lanes import unpack
 
         self.show()
+        if self.rule.taken == 0:
+            return
         for name, lanes in self.moments.items():
             stacked: Tensors = {n: torch.empty_like(t) for n, t in self.population.leaves.items()}
             unpack(self.program.places, lanes, stacked)
@@ -157,4 +170,4 @@ def _simd(problem: Problem) -> Simd:
 def _loss(problem: Problem) -> "Loss | None":
     """The kernel's own form of the problem's loss on its targets."""
     y = cast(TensorSource, problem.source).y
-    return _simd(problem).loss_kind(problem.loss, y, y.shape)
+    return _simd(problem).loss_kind(problem.loss, y, len(cast(TensorSource, problem.source).x))

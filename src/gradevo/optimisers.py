@@ -157,8 +157,10 @@ class MemberOptimiser:
         found: Tensors = {}
         for leaf, rows in self._carriers():
             values = [self.all()[0].state[row].get(name) for row in rows]
-            if all(value is not None for value in values):
-                found[leaf] = values[0] if self.together else torch.stack(values)
+            if any(value is not None for value in values):
+                own = [torch.zeros_like(row) if value is None else value
+                       for row, value in zip(rows, values, strict=True)]  # fmt: skip
+                found[leaf] = own[0] if self.together else torch.stack(own)
         return found
 
     def put(self, name: str, tensors: Tensors, taken: int | None = None) -> None:

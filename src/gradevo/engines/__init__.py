@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gradevo.engines.batched import Batched
+from gradevo.engines.check import is_partial
 from gradevo.engines.choose import Practice, Report, Trial, brief, undisturbed
 from gradevo.engines.loop import Loop
 from gradevo.engines.simd import Simd
@@ -32,22 +33,27 @@ ENGINES: dict[str, type[Loop] | type[VMap] | type[Batched] | type[Simd]] = {
 
 
 CHUNKS = (2, 5, 10)  # members that "auto" tries to compute at a time, where layers are large
-NAMES = re.compile(r"(loop|vmap|batched|simd)|(loop|batched)(?:/([1-9]\d*))?(?:@([1-9]\d*))?")
+NAMES = re.compile(r"vmap|simd|loop(@[1-9]\d*)?|batched(/[1-9]\d*)?(@[1-9]\d*)?")
 
 
 def known(name: str) -> bool:
     """Whether there is an engine of that name; "batched/5@2" computes five members at a time."""
-    return NAMES.fullmatch(name) is not None and not name.startswith("loop/")
+    return NAMES.fullmatch(name) is not None
 
 
 def engine_of(name: str, population: "Population") -> "Engine":
     """A new engine by name, for a population."""
     alone, _, threads = name.partition("@")
     kind, _, chunk = alone.partition("/")
-    if kind == "batched" and (chunk or threads):
-        inner = Batched(population, int(chunk or -(-population.size // int(threads))))
-        return Threads(inner, int(threads), name) if threads else inner
-    return Threads(Loop(population), int(threads), name) if threads else ENGINES[kind](population)
+    members, count = int(chunk) if chunk else None, int(threads or 1)
+    if kind == "batched":
+        share = -(-population.size // count) if count > 1 else None
+        inner = Batched(population, members or share)
+    elif kind == "loop":
+        inner = Loop(population)
+    else:
+        return ENGINES[kind](population)
+    return Threads(inner, count, name) if threads else inner
 
 
 def candidates(population: "Population") -> list[str]:
@@ -95,7 +101,7 @@ class Choice:
 
     @classmethod
     def of(cls, engine: str) -> "Choice":
-        if not known(engine):
+        if not isinstance(engine, str) or not known(engine):
             one_of("engine", engine, ["auto", *ENGINES])
         return cls(requested=engine, name=engine, settled=engine == "loop")
 
@@ -115,7 +121,7 @@ class Choice:
         try:
             return getattr(engine, method)(*arguments)
         except Exception as error:
-            if name == "loop" or isinstance(error, EngineError):
+            if name == "loop" or isinstance(error, EngineError) or is_partial(error):
                 raise
             return self._recover(population, error, method, *arguments)
 
@@ -167,9 +173,10 @@ class Choice:
         if self.name == "auto":
             self.name, self.report = trial.choose()
             log.info("engine: %s, measured %s", self.name, self.report)
-            self._built = {n: e for n, e in self._built.items() if n in ("loop", self.name)}
+            self.forget()  # engines may hold modules with state that the trial moved on
         elif (reason := trial.reason(self.name)) is not None:
             self.report = {self.name: reason}
+            self.forget()
             self._refuse(population, reason)
         self.settled = True
 

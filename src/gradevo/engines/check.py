@@ -31,6 +31,34 @@ def rows_of(name: str, batch: Any, members: int, per_member: bool) -> list[Any]:
     return [pytree.tree_unflatten(row, tree) for row in rows]
 
 
+class Declined(Exception):
+    """An engine cannot compute this batch; the loop may. The message is one line that says why."""
+
+
+NOTE = "gradevo: some members' gradients had been added to before this error"
+
+
+def mark_partial(error: BaseException) -> BaseException:
+    """Say on an error that gradients are not as they were: nobody may compute them again."""
+    if not is_partial(error):
+        error.add_note(NOTE)
+    return error
+
+
+def is_partial(error: BaseException) -> bool:
+    """Whether gradients had been added to before an error."""
+    return NOTE in getattr(error, "__notes__", ())
+
+
+def backward(losses: Tensor) -> Tensor:
+    """Add the gradients of members' losses; returns them detached."""
+    try:
+        losses.sum().backward()
+    except Exception as error:
+        raise mark_partial(error) from error.__cause__
+    return losses.detach()
+
+
 def scalar(value: Any) -> Tensor:
     """The loss itself, or a word on what it must be.
 

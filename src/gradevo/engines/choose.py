@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
 from gradevo.randomness import generator_from, isolated
@@ -110,10 +109,9 @@ class Trial:
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("error", message="There is a performance drop")
-                if "@" in name and (why := self._unordered(name)) is not None:
-                    return why
                 distance = self._distance_in_eval(name)
                 step = self._step(name)
+                step = self._step(name) if "@" in name else step  # its first is in order
         except Exception as error:  # whatever a transform raises on a module it cannot handle
             return brief(error)
         distance = distance if drawn else max(distance, _distance(step, self._reference))
@@ -130,24 +128,6 @@ class Trial:
     def _drawn(self) -> bool:
         """Whether the loop's step draws random numbers."""
         return _distance(self._step("loop", seed=1), self._reference) > self._tolerance
-
-    @cached_property
-    def _writes(self) -> bool:
-        """Whether a step changes a buffer that is not a norm's: backward may need the old one."""
-        stacked = self.population.stacked
-        norms = [part for part in stacked.modules() if isinstance(part, _NormBase)]
-        known = {id(buffer) for norm in norms for buffer in norm.buffers()}
-        changes = zip(stacked.buffers(), self._reference[1:], strict=True)
-        return any(id(old) not in known and not torch.equal(old, new) for old, new in changes)
-
-    def _unordered(self, name: str) -> str | None:
-        """Why threads may not compute members side by side; None: they may."""
-        if self._writes:
-            return "it changes a buffer that backward may need"
-        self._step(name)
-        if getattr(self.engines[name], "unordered", False):
-            return "it draws random numbers, and threads would take turns in no order"
-        return None
 
     @property
     def _tolerance(self) -> float:
@@ -178,17 +158,17 @@ class Trial:
 
     def _measured(self) -> tuple[str, Report]:
         began = time.perf_counter()
-        kinds = [n for n in self.engines if "/" not in n and "@" not in n]  # of all others
         declined: Report = {}
-        for name in kinds:
-            if (why := self._late(name, began) or self.reason(name)) is not None:
+        for name in self.engines:
+            base = re.split("[/@]", name)[0]
+            why = declined.get(base) if base != name else None
+            chunked = "/" in name and "@" not in name  # computes what its base does
+            why = why or self._late(name, began) or (None if chunked else self.reason(name))
+            if why is not None:
                 declined[name] = why
-        able = [n for n in self.engines if re.split("[/@]", n)[0] not in declined]
-        for name in [name for name in able if "@" in name]:
-            if (why := self._late(name, began) or self._unordered(name)) is not None:
-                declined[name] = why
-        able = [name for name in able if name not in declined]
+        able = [name for name in self.engines if name not in declined]
         seconds = self._seconds(able, began)
+        declined |= {n: f"{NOT_TRIED}: no time was left" for n in able if n not in seconds}
         best = min(seconds, key=lambda name: seconds[name])
         clear = seconds[best] * ADVANTAGE < seconds["loop"]  # a tie is not left to the weather
         return best if clear else "loop", seconds | declined
@@ -213,7 +193,7 @@ class Trial:
             return None
         if time.perf_counter() - began > self._budget:
             return f"{NOT_TRIED}: {self._budget:.1f} s were spent on the others"
-        startup: float = getattr(self.engines[name], "startup", 0.0)
+        startup: float = getattr(self.engines[name], "startup", 0.0)  # seconds
         if startup > PAYS * (self._expected or 0.0):
             return f"{NOT_TRIED}: it takes {startup:.0f} s to start, and the run may be short"
         return None
@@ -227,10 +207,10 @@ class Trial:
             for _ in range(ROUNDS):
                 best = min((min(t) for t in times.values() if t), default=math.inf)
                 for name in names:
+                    if times["loop"] and time.perf_counter() - began > self._budget:
+                        break
                     if not times[name] or min(times[name]) < HOPELESS * best:
                         times[name].append(steps[name]())
-                if time.perf_counter() - began > self._budget:
-                    break
         return {name: statistics.median(rounds) for name, rounds in times.items() if rounds}
 
     def _timed(self, name: str) -> Callable[[], float]:
@@ -256,17 +236,22 @@ class Trial:
         population, module = self.population, self.population.stacked
         modes = tuple(part.training for part in module.modules())
         shapes = tuple((name, t.shape, t.dtype) for name, t in population.tensors.items())
-        batch = tuple(getattr(t, "shape", None) for t in pytree.tree_leaves((self.x, self.y)))
+        learning = tuple(population.structure.trainable)
+        leaves = pytree.tree_leaves((self.x, self.y))
+        batch = tuple((getattr(t, "shape", None), getattr(t, "dtype", None)) for t in leaves)
         place = (str(population.device), torch.get_num_threads())
         loss = _identity(self.loss)
         kind = self.practice and self.practice.kind
-        return type(module), repr(module), modes, shapes, loss, batch, self.per_member, place, kind
+        asked = loss, batch, self.per_member, place, kind, population.precision
+        return type(module), repr(module), modes, shapes, learning, asked
 
 
 def _identity(loss: Any) -> Any:
-    """The same for two functions made from the same lines, such as a lambda in a call."""
+    """The same for two functions made from the same lines with the same things around them."""
     code = getattr(loss, "__code__", None)
-    return (type(loss), repr(loss)) if code is None else code
+    if code is None:
+        return type(loss), repr(loss)
+    return code, tuple(id(cell) for cell in loss.__closure__ or ())
 
 
 def _distance(step: list[Tensor], reference: list[Tensor]) -> float:
@@ -291,6 +276,13 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: {first}"
 
 
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal, NaN to itself."""
+    return torch.equal(one, other) or bool(
+        ((one == other) | ((one != one) & (other != other))).all()
+    )
+
+
 @contextmanager
 def undisturbed(population: "Population", seed: int = 0) -> Iterator[None]:
     """Run a block from fixed draws; tensors, gradients and random state are put back."""
@@ -300,6 +292,9 @@ def undisturbed(population: "Population", seed: int = 0) -> Iterator[None]:
         with isolated(generator_from(seed), population.device):
             yield
     finally:
-        population.load(saved)
+        for name, tensor in population.tensors.items():
+            if not same_bits(tensor, saved[name]):  # a copy would break graphs that are alive
+                with torch.no_grad():
+                    tensor.copy_(saved[name])
         for leaf, gradient in zip(population.parameters(), gradients, strict=True):
             leaf.grad = gradient

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from gradevo.engines.buffers import lend, take_back
 from gradevo.engines.check import rows_of, scalar
+from gradevo.engines.threads import in_order
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Loop:
 
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         """Backward for each member alone, so that one member's activations live at a time."""
-        return torch.cat([job() for job in self.jobs(loss, x, y, per_member)])  # (g,)
+        return torch.cat(in_order(self.jobs(loss, x, y, per_member)))  # (g,)
 
     def jobs(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> list[Callable[[], Tensor]]:
         """Every member's part of `accumulate`; they do not touch each other."""

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from gradevo.engines.buffers import lend, take_back
-from gradevo.engines.check import scalar
+from gradevo.engines.check import backward, scalar
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
@@ -44,9 +44,7 @@ class VMap:
         return self._mapped(run, per_member, x, y)  # (g,)
 
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
-        losses = self.losses(loss, x, y, per_member)
-        losses.sum().backward()
-        return losses.detach()
+        return backward(self.losses(loss, x, y, per_member))
 
     def _mapped(self, run: Any, per_member: bool, *batch: Any) -> Any:
         """What `run` returns for all members; buffers are brought up to date."""

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from gradevo.engines.batched import chance, losses
-from gradevo.engines.batched.bank import Bank
+from gradevo.engines.batched.bank import Bank, rows_by_owner
 from gradevo.engines.batched.graph import Run, trace
 from gradevo.engines.batched.values import of_batch
-from gradevo.engines.check import rows_of
-from gradevo.errors import EngineError
+from gradevo.engines.check import backward, rows_of
+from gradevo.engines.threads import in_order
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
@@ -28,11 +28,12 @@ class Batched:
     of members, as activations of many do not fit the processor's cache.
     """
 
-    name = "batched"
+    name: str
 
     def __init__(self, population: "Population", chunk: int | None = None) -> None:
         self.population = population
         self.chunk = chunk or population.size
+        self.name = f"batched/{chunk}" if chunk else "batched"
         self.runs: dict[tuple[bool, ...], Run] = {}
         self.banks: dict[Span, Bank] = {}
         self.linked: Tensor | None = None
@@ -46,32 +47,19 @@ class Batched:
         return losses.of_members(loss, output, y, self.population.size, per_member)
 
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
-        found = []
-        jobs = self.jobs(loss, x, y, per_member)
-        for job in jobs:
-            try:
-                found.append(job())
-            except Exception as error:
-                if not found:
-                    raise
-                raise EngineError(
-                    f"engine: must be able to compute all members, got {type(error).__name__} "
-                    f"from {self.name!r} after {len(found)} of "
-                    f"{len(jobs)} parts had their gradients"
-                ) from error
-        return torch.cat(found)  # (g,)
+        return torch.cat(in_order(self.jobs(loss, x, y, per_member)))  # (g,)
 
     def jobs(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> list[Callable[[], Tensor]]:
         """Every chunk's part of `accumulate`; they do not touch each other."""
+        self._check("x", x, per_member)
         self._check("y", y, per_member)
         run, chunks = self._run(), list(self._chunks())  # traced before threads share it
-        own = (
-            chance.drops(run.nodes, self.population.stacked)
-            and self.population.device.type == "cpu"
-        )
+        cpu = self.population.device.type == "cpu"
+        own = cpu and chance.drops(run.nodes, self.population.stacked)
         draws = chance.generators(len(chunks)) if own else [None] * len(chunks)
         jobs = []
-        for (span, bank), bank.generator in zip(chunks, draws, strict=True):
+        for (span, bank), generator in zip(chunks, draws, strict=True):
+            bank.generator = generator
             mine = _rows((x, y), span) if per_member else (x, y)
             jobs.append(partial(self._step, bank, loss, mine[0], mine[1], per_member))
         return jobs
@@ -80,8 +68,11 @@ class Batched:
         """Forward and backward of some members."""
         output = self._outputs(bank, x, per_member)
         values = losses.of_members(loss, output, y, bank.g, per_member)
-        values.sum().backward()
-        return values.detach()
+        bank.adding = True
+        try:
+            return backward(values)
+        finally:
+            bank.adding = False
 
     def _outputs(self, bank: Bank, x: Any, per_member: bool) -> Any:
         self._check("x", x, per_member, bank.g)
@@ -118,9 +109,7 @@ class Batched:
         size, stacked = self.population.size, self.population.stacked
         for start in range(0, size, self.chunk):
             span = (start, min(start + self.chunk, size))
-            rows = {}
-            for tensor in (*stacked.parameters(), *stacked.buffers()):
-                rows[id(tensor)] = _slice(tensor, span)
+            rows = rows_by_owner(stacked, partial(_slice, span=span))
             self.banks[span] = Bank(span[1] - span[0], rows)
         self.linked = first
 

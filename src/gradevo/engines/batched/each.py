@@ -1,7 +1,7 @@
 """What has no batched form: each member's own call, and vmap where that is known to do."""
 
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.values import Value, is_tensor, members
 from gradevo.engines.buffers import lend, take_back
 
-_ONE_AT_A_TIME = Lock()  # a call with a member's tensors puts them into the module all share
+_ONE_AT_A_TIME = RLock()  # a call with a member's tensors puts them into the module all share
 
 
 def each(bank: Bank, module: nn.Module, *arguments: Any, **named: Any) -> Any:

@@ -190,8 +190,8 @@ class Run:
         place, _, name = target.rpartition(".")
         owner = self.stacked.get_submodule(place)
         if name in owner._parameters or name in owner._buffers:
-            tensor = getattr(owner, name)
-            return Value(bank.rows.get(id(tensor), tensor), "members")
+            tensor = bank.of(owner, name)
+            return None if tensor is None else Value(tensor, "members")
         constant: Tensor = getattr(self.constants.get_submodule(place), name)
         return Value(constant, "shared") if torch.is_tensor(constant) else constant
 

@@ -31,8 +31,8 @@ def linear_of(bank: Bank, value: Value, weight: Tensor, bias: Tensor | None) -> 
         return Value(wide.unflatten(-1, (g, -1)).movedim(-2, 0), "members")
     x = members(value, g)
     rows = x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)  # (g, rows, in)
-    if bank.rows and direct.has_sink(weight, bias):
-        product = direct.product(rows, weight, bias)
+    if direct.has_sink(bank, weight, bias):
+        product = direct.product(bank, rows, weight, bias)
     elif bias is None:
         product = torch.bmm(rows, weight.mT)
     else:

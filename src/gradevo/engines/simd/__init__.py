@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from gradevo.engines.batched import losses as general
-from gradevo.engines.check import rows_of
-from gradevo.errors import EngineError
+from gradevo.engines.check import Declined, backward, rows_of
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
-    from gradevo.engines.simd.chain import Link
+    from gradevo.engines.simd.chain import Chain
     from gradevo.engines.simd.layout import Loss as LossKind
     from gradevo.engines.simd.program import Program
     from gradevo.population import Loss, Population
@@ -44,9 +44,9 @@ class Simd:
 
     def __init__(self, population: "Population") -> None:
         self.population = population
-        self.chains: dict[tuple[bool, ...], list[Link]] = {}
+        self.chains: dict[tuple[bool, ...], Chain] = {}
         self.programs: dict[Any, Program] = {}
-        self.kept: tuple[Any, Tensor] | None = None
+        self.kept: tuple[Any, Any, Tensor] | None = None
 
     @property
     def startup(self) -> float:
@@ -75,11 +75,9 @@ class Simd:
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         rows_of("y", y, self.population.size, per_member)
         rows, indices = self._batch(x, per_member)
-        kind = self.loss_kind(loss, y, y.shape[1:] if per_member else y.shape)
+        kind = self.loss_kind(loss, y, indices.shape[1], per_member)
         if kind is None:
-            losses = self.losses(loss, x, y, per_member)
-            losses.sum().backward()
-            return losses.detach()
+            return backward(self.losses(loss, x, y, per_member))
         targets = y.flatten(0, 1) if per_member else y
         program = self.program(indices.shape[1], 1 if targets.dim() == 1 else targets.shape[1])
         table = program.rows(rows, targets)
@@ -87,12 +85,12 @@ class Simd:
 
     # --- what they are made of -----------------------------------------------------------
 
-    def chain(self) -> "list[Link]":
+    def chain(self) -> "Chain":
         """The layers in the modes that the population's parts are in."""
         if (why := missing()) is not None:
-            raise EngineError(f"engine: {why}")
+            raise Declined(why)
         if torch.is_autocast_enabled("cpu"):
-            raise EngineError("engine: it computes in float32, and autocast is on")
+            raise Declined("it computes in float32, and autocast is on")
         from gradevo.engines.simd.chain import chain_of
 
         stacked = self.population.stacked
@@ -111,26 +109,40 @@ class Simd:
             while len(self.programs) >= KEPT:
                 del self.programs[next(iter(self.programs))]
             size, stacked = self.population.size, self.population.stacked
-            self.programs[key] = Program(chain, stacked, size, batch, targets)
+            with torch.inference_mode(False):
+                self.programs[key] = Program(chain.links, stacked, size, batch, targets)
         return self.programs[key]
 
     def table(self, program: "Program", x: Tensor, y: Tensor) -> Tensor:
-        """All rows of a source as the kernel wants them, kept while they are the same."""
-        key = x.data_ptr(), y.data_ptr(), x._version, y._version, x.shape, program.width
-        if self.kept is None or self.kept[0] != key:
-            self.kept = key, program.rows(x, y)
-        return self.kept[1]
+        """All rows of a source as the kernel wants them, kept while the tensors are unchanged."""
+        key = (x, y), (x._version, y._version, program.width)
+        if self.kept is None or self.kept[1] != key[1] or any(
+            mine is not theirs for mine, theirs in zip(self.kept[0], key[0], strict=True)
+        ):  # fmt: skip
+            self.kept = (*key, program.rows(x, y))
+        return self.kept[2]
 
-    def loss_kind(self, loss: "Loss", y: Tensor, shape: torch.Size) -> "LossKind | None":
-        """The kernel's own form of a loss on targets of a shape, `(B,)` or `(B, classes)`."""
+    def loss_kind(self, loss: "Loss", y: Any, rows: int, each: bool = False) -> "LossKind | None":
+        """The kernel's own form of a loss, if targets are what it takes; None: it has none.
+
+        Args:
+            loss: the user's.
+            y: targets, `(rows,)` or `(rows, classes)`, with a leading member axis if `each`.
+            rows: of the inputs.
+            each: whether targets have a member axis.
+        """
         from gradevo.engines.simd.chain import loss_of
         from gradevo.engines.simd.layout import Loss
 
-        kind, classes = loss_of(loss), self.chain()[-1].outs
+        links = self.chain().links
+        kind, classes = loss_of(loss, links), links[-1].outs
+        if kind is None or not torch.is_tensor(y) or y.requires_grad:
+            return None
+        shape = tuple(y.shape[1:] if each else y.shape)
         if kind == Loss.CROSS_ENTROPY:
-            whole = len(shape) == 1 and not y.is_floating_point()
+            whole = shape == (rows,) and y.dtype == torch.int64
             return kind if whole and bool(((y >= 0) & (y < classes)).all()) else None
-        return kind if len(shape) == 2 and shape[1] == classes and y.is_floating_point() else None
+        return kind if shape == (rows, classes) and y.dtype == torch.float32 else None
 
     def outputs(self, program: "Program", table: Tensor, indices: Tensor, seed: Tensor) -> Tensor:
         """Outputs `(g, B, classes)`; statistics of norms in train mode move."""
@@ -139,7 +151,8 @@ class Simd:
         from gradevo.engines.simd.vector import LANES
 
         pack(program.places, self.population.tensors, program.state)
-        found = torch.empty(program.blocks, program.batch, program.outputs, LANES)
+        shape = program.blocks, program.batch, program.outputs, LANES
+        found = torch.empty(shape, dtype=torch.float32, device="cpu")
         program.points_to(OUTPUT=found, GRADIENT=None, LOSS=None, DATA=table, SEEDS=seed)
         program.run(indices, 1, update=Update.NONE, loss=Loss.NONE)
         self._keep_statistics(program)
@@ -158,15 +171,22 @@ class Simd:
         return losses
 
     def _gradients(
-        self, program: "Program", table: Tensor, indices: Tensor, kind: "LossKind", seed: Tensor
+        self,
+        program: "Program",
+        table: Tensor,
+        indices: Tensor,
+        kind: "LossKind",
+        seed: Tensor,
+        tensors: Tensors | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Gradients in lanes, and losses `(g,)`."""
+        """Gradients in lanes, and losses `(g,)`; at the population's tensors or others."""
         from gradevo.engines.simd.lanes import pack
         from gradevo.engines.simd.layout import Update
         from gradevo.engines.simd.vector import LANES
 
-        pack(program.places, self.population.tensors, program.state)
-        gradient, losses = program.vectors(), torch.empty(program.blocks, LANES)
+        pack(program.places, tensors or self.population.tensors, program.state)
+        gradient = program.vectors()
+        losses = torch.empty(program.blocks, LANES, dtype=torch.float32, device="cpu")
         program.points_to(OUTPUT=None, GRADIENT=gradient, LOSS=losses, DATA=table, SEEDS=seed)
         program.run(indices, 1, update=Update.NONE, loss=kind)
         program.points_to(GRADIENT=None, LOSS=None)
@@ -185,13 +205,15 @@ class Simd:
 
     def _seed(self, program: "Program") -> Tensor:
         """What dropout draws from: a number of torch's own generator."""
-        return torch.randint(2**62, (1,)) if program.draws else torch.zeros(1, dtype=torch.int64)
+        if program.draws:
+            return torch.randint(2**62, (1,), device="cpu")
+        return torch.zeros(1, dtype=torch.int64, device="cpu")
 
     def _batch(self, x: Any, per_member: bool) -> tuple[Tensor, Tensor]:
         """All rows, and which of them each lane sees in turn.
 
         Raises:
-            EngineError: the inputs are not rows that the first layer can take.
+            Declined: the inputs are not rows that the first layer can take.
         """
         from gradevo.engines.simd.lanes import blocks_of
         from gradevo.engines.simd.program import index_table
@@ -199,45 +221,45 @@ class Simd:
 
         size = self.population.size
         rows_of("x", x, size, per_member)
-        width = self.chain()[0].ins
+        width = self.chain().links[0].ins
         first = 1 + int(per_member)
         rows = torch.is_tensor(x) and x.dim() > first and x.dtype == torch.float32
         if not rows or x.requires_grad or x.shape[first:].numel() != width:
-            raise EngineError(f"x: must be float32 rows of {width} numbers without a gradient")
-        if x.dim() > first + 1 and not self._flattens():
-            raise EngineError("x: must have one axis besides the rows'")
+            raise Declined(f"inputs are not float32 rows of {width} numbers without a gradient")
+        if x.dim() > first + 1 and not self.chain().flattens:
+            raise Declined("rows have several axes")
         count = x.shape[first - 1]
+        if count == 0 or (count == 1 and any(link.active for link in self.chain().links)):
+            raise Declined("there are too few rows")
         indices = index_table(blocks_of(size) * LANES, count)
         every = torch.arange(count, dtype=torch.int32)
         offsets = torch.arange(size, dtype=torch.int32).unsqueeze(1) * count
         indices[:size] = every + offsets if per_member else every
         return (x.flatten(0, 1) if per_member else x), indices
 
-    def _flattens(self) -> bool:
-        """Whether the member lays a row's numbers in a line before its first layer."""
-        return any(isinstance(part, torch.nn.Flatten) for part in self.population.stacked.modules())
-
 
 class _Outputs(torch.autograd.Function):
-    """Outputs whose gradient is taken by a second pass, with the same draws."""
+    """Outputs whose gradient is taken by a second pass, with the same draws and statistics."""
 
     @staticmethod
     def forward(ctx: Any, engine: Simd, rows: Tensor, indices: Tensor, *leaves: Tensor) -> Tensor:
-        classes = engine.chain()[-1].outs
+        classes = engine.chain().links[-1].outs
         program = engine.program(indices.shape[1], classes)
-        seed = engine._seed(program)
-        ctx.saved = engine, program, rows, indices, seed
-        ctx.save_for_backward(*leaves)  # torch tells if they were changed in between
+        seed, stacked = engine._seed(program), engine.population.stacked
+        statistics = {name: buffer.clone() for name, buffer in stacked.named_buffers()}
+        ctx.saved = engine, program, indices, seed, statistics
+        ctx.save_for_backward(rows, *stacked.parameters())  # torch tells if they are changed
         return engine.outputs(program, program.rows(rows, None), indices, seed)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         from gradevo.engines.simd.lanes import unpack
         from gradevo.engines.simd.layout import Loss
         from gradevo.engines.simd.program import index_table
 
-        engine, program, rows, indices, seed = ctx.saved
-        _ = ctx.saved_tensors
+        engine, program, indices, seed, statistics = ctx.saved
+        rows = ctx.saved_tensors[0]
         size, shared = engine.population.size, len(rows) == indices.shape[1]
         given = grads[0].reshape(size * program.batch, program.outputs)
         inputs = rows.repeat(size, *[1] * (rows.dim() - 1)) if shared else rows
@@ -245,7 +267,8 @@ class _Outputs(torch.autograd.Function):
         each = index_table(len(indices), program.batch)
         each[:size] = torch.arange(program.batch, dtype=torch.int32) + offsets
         table = program.rows(inputs, given)
-        gradient, _ = engine._gradients(program, table, each, Loss.DOT, seed)
+        tensors = {**engine.population.tensors, **statistics}
+        gradient, _ = engine._gradients(program, table, each, Loss.DOT, seed, tensors)
         leaves: Tensors = {n: torch.zeros_like(p) for n, p in engine.population.leaves.items()}
         unpack(program.places, gradient, leaves)
         return None, None, None, *leaves.values()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from gradevo.engines.batched.graph import trace
+from gradevo.engines.check import Declined
 from gradevo.engines.simd.layout import Kind, Loss
 
 ACTIVATIONS: dict[type[nn.Module], Kind] = {
@@ -26,7 +27,7 @@ LOSSES: dict[Any, Loss] = {
 }  # fmt: skip
 
 
-class Unchained(Exception):
+class Unchained(Declined):
     """The member is no chain of known layers; the message is one line that says why."""
 
 
@@ -53,7 +54,20 @@ class Link:
     active: bool = False
 
 
-def chain_of(member: nn.Module, stacked: nn.Module) -> list[Link]:
+@dataclass(frozen=True)
+class Chain:
+    """Layers one after another.
+
+    Attributes:
+        links: the layers.
+        flattens: whether a row may have several axes, which come to lie in a line first.
+    """
+
+    links: list[Link]
+    flattens: bool
+
+
+def chain_of(member: nn.Module, stacked: nn.Module) -> Chain:
     """The layers of a member in the modes that its parts are in.
 
     Args:
@@ -67,9 +81,10 @@ def chain_of(member: nn.Module, stacked: nn.Module) -> list[Link]:
     kinds = {torch.float32}
     if {p.dtype for p in member.parameters()} != kinds or next(member.parameters()).is_cuda:
         raise Unchained("its weights are not float32 on the CPU")
-    if type(stacked) is nn.Linear:  # a trace would show what is in it
-        return [Link(Kind.LINEAR, stacked.in_features, stacked.out_features, stacked)]
-    nodes = list(trace(member).nodes)
+    graph = trace(member)
+    if type(stacked) is nn.Linear:  # the trace shows what is in it
+        return Chain([Link(Kind.LINEAR, stacked.in_features, stacked.out_features, stacked)], False)
+    nodes, flattens = list(graph.nodes), False
     links: list[Link] = []
     width = _first_width(nodes, stacked)
     for before, node in pairwise(nodes):
@@ -79,16 +94,24 @@ def chain_of(member: nn.Module, stacked: nn.Module) -> list[Link]:
             if node.args[0] is not before:
                 raise Unchained("its output is not a tensor")
             break
-        links += _link(node, stacked, width)
+        found = _link(node, stacked, width)
+        if any(link.ins != width for link in found):
+            raise Unchained("a layer is not as wide as the one before it")
+        flattens |= not links and not found and type(_module(node, stacked)) is not nn.Identity
+        links += found
         width = links[-1].outs if links else width
     _check(links, stacked)
-    return _fused(links)
+    return Chain(_fused(links), flattens)
+
+
+def _module(node: fx.Node, stacked: nn.Module) -> nn.Module | None:
+    return stacked.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
 def _first_width(nodes: list[fx.Node], stacked: nn.Module) -> int:
     """Numbers of a row, which the first layer with weights tells."""
     for node in nodes:
-        module = stacked.get_submodule(str(node.target)) if node.op == "call_module" else None
+        module = _module(node, stacked)
         if type(module) is nn.Linear:
             return module.in_features
         if type(module) is nn.BatchNorm1d:
@@ -98,7 +121,7 @@ def _first_width(nodes: list[fx.Node], stacked: nn.Module) -> int:
 
 def _link(node: fx.Node, stacked: nn.Module, width: int) -> list[Link]:
     """A node as one layer, or none where it does nothing to rows."""
-    module = stacked.get_submodule(str(node.target)) if node.op == "call_module" else None
+    module = _module(node, stacked)
     if _flattens(node, module):
         return []
     if type(module) is nn.Linear:
@@ -162,15 +185,24 @@ def _fused(links: list[Link]) -> list[Link]:
     return fused
 
 
-def loss_of(loss: Any) -> Loss | None:
-    """The kernel's own form of a loss; None: it has none."""
+def loss_of(loss: Any, links: list[Link]) -> Loss | None:
+    """The kernel's own form of a loss of these layers' outputs; None: it has none."""
     if loss is F.cross_entropy:
         return Loss.CROSS_ENTROPY
     if type(loss) is nn.CrossEntropyLoss:
         plain = loss.weight is None and loss.label_smoothing == 0 and loss.reduction == "mean"
-        return Loss.CROSS_ENTROPY if plain else None
-    if isinstance(loss, nn.Module):
-        weighted = any(getattr(loss, n, None) is not None for n in ("weight", "pos_weight"))
-        mean = getattr(loss, "reduction", "mean") == "mean"
-        return LOSSES.get(type(loss)) if mean and not weighted else None
-    return LOSSES.get(loss) if callable(loss) and getattr(loss, "__hash__", None) else None
+        counts = not 0 <= loss.ignore_index < links[-1].outs  # every class does
+        return Loss.CROSS_ENTROPY if plain and counts else None
+    kind = LOSSES.get(type(loss)) if isinstance(loss, nn.Module) else _of_function(loss)
+    weighted = any(getattr(loss, n, None) is not None for n in ("weight", "pos_weight"))
+    if weighted or getattr(loss, "reduction", "mean") != "mean":
+        return None
+    unsure = kind == Loss.BCE and links[-1].kind != Kind.SIGMOID  # torch checks its range
+    return None if unsure else kind
+
+
+def _of_function(loss: Any) -> Loss | None:
+    try:
+        return LOSSES.get(loss)
+    except TypeError:  # it cannot be looked up
+        return None

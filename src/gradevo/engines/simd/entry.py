@@ -36,35 +36,47 @@ def entry() -> Any:
         log.info("simd: compiling its kernel, once, in about %.0f s", COMPILATION)
     kernel = _lazy()
     kernel.compile(_SIGNATURE)
-    with suppress(OSError):
-        _mark().touch()
+    if (mark := _mark()) is not None:
+        with suppress(OSError):
+            mark.touch()
     return kernel
+
+
+def _compiled() -> bool:
+    """Whether this process has compiled it."""
+    return bool(_lazy().signatures)
 
 
 def on_disk() -> bool:
     """Whether the kernel has been compiled, by this version and for this processor."""
-    return _mark().exists()
+    mark = _mark()
+    return _compiled() if mark is None else mark.exists()
 
 
 _SIGNATURE = types.void(*[types.intp] * 6)
 
 
-def _mark() -> Path:
-    """An empty file beside the compiled kernel."""
+def _mark() -> Path | None:
+    """An empty file beside the compiled kernel; None: it is not kept."""
+    if (place := _lazy().stats.cache_path) is None:
+        return None
     target: Any = cpu_target
     processor = repr(target.target_context.codegen().magic_tuple())
     name = hashlib.sha256((processor + _version()).encode()).hexdigest()[:16]
-    return Path(_lazy().stats.cache_path) / f"gradevo-{name}.compiled"
+    return Path(place) / f"gradevo-{name}.compiled"
 
 
 @cache
 def _lazy() -> Any:
-    """The entry before it is compiled."""
-    return _of_version(_version())
+    """The entry before it is compiled; not kept where Numba finds no place to write."""
+    try:
+        return _of_version(_version(), True)
+    except RuntimeError:
+        return _of_version(_version(), False)
 
 
-def _of_version(version: str) -> Any:
-    @njit(cache=True, nogil=True, error_model="numpy")
+def _of_version(version: str, kept: bool) -> Any:
+    @njit(cache=kept, nogil=True, error_model="numpy")
     def run(frame: int, low: int, high: int, first: int, last: int, scratch: int) -> None:
         if len(version) == 0:  # a closure's variables are part of the cache's key
             return

@@ -14,6 +14,7 @@ from gradevo.engines.simd.vector import (
     full,
     gather,
     if_above,
+    if_at_most,
     load,
     load_float,
     load_word,
@@ -146,7 +147,7 @@ def activation(kind, x):
 def slope(kind, x, y):
     """Derivative of an activation at x, where it is y."""
     if kind == Kind.RELU:
-        return if_above(y, full(0.0), full(1.0), full(0.0))
+        return if_at_most(y, full(0.0), full(0.0), full(1.0))
     if kind == Kind.TANH:
         return full(1.0) - y * y
     if kind == Kind.SIGMOID:
@@ -224,8 +225,8 @@ def backward(frame, layers, count, state, gradient, rows, row, scratch):
                 for r in range(rows):
                     for c in range(outs):
                         value = load(d, r * ds + c)
-                        open_ = if_above(load(y, r * ds + c), full(0.0), value, full(0.0))
-                        store(d, r * ds + c, open_)
+                        opened = if_at_most(load(y, r * ds + c), full(0.0), full(0.0), value)
+                        store(d, r * ds + c, opened)
             multiply(x, 1, xs, d, ds, 1, gradient + place, stride, length, outs, rows, more, 0)
             if i > lowest:
                 multiply(d, ds, 1, state + place, 1, stride, other, xs, rows, ins, outs, 0, 0)

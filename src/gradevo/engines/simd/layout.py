@@ -93,4 +93,28 @@ class Update(IntEnum):
     SGD = 2
 
 
-RULE_ROWS = 9
+class Adam(IntEnum):
+    """Numbers of a step; bias corrections are in them."""
+
+    RATE = 0
+    ROOT = 1  # factor of the second moment's root
+    KEEP = 2  # of a weight, where its decay is decoupled
+    DECAY = 3  # of a weight that is added to its gradient
+    NEW = 4  # weight of the gradient in the first moment
+    OLD_SQUARE = 5
+    NEW_SQUARE = 6
+    EPS = 7
+
+
+class Sgd(IntEnum):
+    """Numbers of a step."""
+
+    RATE = 0
+    DECAY = 1
+    OLD = 2  # weights of the momentum and of the gradient in the next momentum
+    NEW = 3
+    PLAIN = 4  # and in the step
+    MOMENTUM = 5
+
+
+RULE_ROWS = 8

@@ -15,6 +15,7 @@ from gradevo.engines.simd.lanes import blocks_of, odd, places_of, segments_of
 from gradevo.engines.simd.layout import Frame, Kind, Layer, Loss, Update
 from gradevo.engines.simd.vector import LANES
 
+CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
 SMALL, LARGE = 2_000, 8_192  # vectors of activations at a time, so that they stay in cache
 FEW = 400  # vectors of weights of a small network
 LINE = 16  # indices of a cache line
@@ -41,7 +42,7 @@ class Program:
         self.width = -(-(self.inputs + 1 + targets) // 4) * 4
         self.places, self.starts, self.weights = places_of(links, stacked)
         self.size = max([place.end for place in self.places] + [self.weights])
-        self.state = torch.zeros(self.blocks, self.size, LANES)
+        self.state = torch.zeros(self.blocks, self.size, LANES, **CPU)
         self.keep: dict[str, Any] = {}  # what the frame points to
         self.frame = np.zeros(Frame.LENGTH, np.int64)
         self.tile = self._tile()
@@ -74,7 +75,7 @@ class Program:
 
     def vectors(self) -> Tensor:
         """Zeros, one for every weight of every member."""
-        return torch.zeros(self.blocks, self.weights, LANES)
+        return torch.zeros(self.blocks, self.weights, LANES, **CPU)
 
     # --- memory --------------------------------------------------------------------------
 
@@ -120,12 +121,12 @@ class Program:
         ]
         self.says(SEGMENT_COUNT=len(segments), LOWEST=learning[0])
         self.points_to(
-            LAYERS=torch.from_numpy(table), NUMBERS=torch.tensor(numbers),
-            SEGMENTS=torch.tensor(segments),
+            LAYERS=torch.from_numpy(table), NUMBERS=torch.tensor(numbers, **CPU),
+            SEGMENTS=torch.tensor(segments, dtype=torch.int64, device="cpu"),
         )  # fmt: skip
 
     def _scratch(self) -> Tensor:
-        memory = torch.zeros(self.total, LANES)
+        memory = torch.zeros(self.total, LANES, **CPU)
         for start, stride, column in self.ones:
             memory[start + column : start + self.tile * stride : stride] = 1.0
         return memory
@@ -134,7 +135,7 @@ class Program:
 
     def rows(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Rows `(N, width)` as the kernel wants them: inputs, 1, targets, zeros."""
-        table = torch.zeros(len(x), self.width)
+        table = torch.zeros(len(x), self.width, **CPU)
         table[:, : self.inputs] = x.reshape(len(x), -1)
         table[:, self.inputs] = 1.0
         if y is not None:
@@ -183,7 +184,7 @@ def index_table(lanes: int, columns: int) -> Tensor:
     Sixteen rows are read at once; a stride of whole pages would put them all in one set.
     """
     lines = -(-columns // LINE) | 1
-    return torch.zeros(lanes, lines * LINE, dtype=torch.int32)[:, :columns]
+    return torch.zeros(lanes, lines * LINE, dtype=torch.int32, device="cpu")[:, :columns]
 
 
 def in_threads(work: Callable[[int], None], count: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gradevo.engines.simd.layout import RULE_ROWS, Update
+from gradevo.engines.simd.layout import RULE_ROWS, Adam, Sgd, Update
 from gradevo.engines.simd.vector import LANES
 
 if TYPE_CHECKING:
@@ -63,12 +63,14 @@ class Rule:
         Args:
             factors: of the learning rate, one a step.
         """
-        steps = torch.arange(self.taken + 1, self.taken + len(factors) + 1, dtype=torch.float64)
+        steps = torch.arange(
+            self.taken + 1, self.taken + len(factors) + 1, dtype=torch.float64, device="cpu"
+        )
         self.taken += len(factors)
-        scale = torch.tensor(factors, dtype=torch.float64).unsqueeze(1)
+        scale = torch.tensor(factors, dtype=torch.float64, device="cpu").unsqueeze(1)
         rows = self._adam if self.update == Update.ADAM else self._sgd
         width = 1 if self.same else self.blocks * LANES
-        columns = torch.zeros(RULE_ROWS, len(factors), width)
+        columns = torch.zeros(RULE_ROWS, len(factors), width, dtype=torch.float32, device="cpu")
         for column, row in zip(columns, rows(steps.unsqueeze(1), scale), strict=False):
             column.copy_(row)
         if self.same:
@@ -84,29 +86,31 @@ class Rule:
     def _adam(self, t: Tensor, scale: Tensor) -> list[Tensor]:
         n = self.numbers
         rate, none = n["lr"] * scale, torch.zeros_like(n["lr"] * scale)
-        return [
-            rate / (1 - n["beta1"] ** t),
-            (1 - n["beta2"] ** t).rsqrt(),
-            1 - rate * n["weight_decay"] if self.decoupled else none + 1,
-            none if self.decoupled else n["weight_decay"],
-            1 - n["beta1"],
-            n["beta2"],
-            1 - n["beta2"],
-            n["eps"],
-        ]
+        rows = {
+            Adam.RATE: rate / (1 - n["beta1"] ** t),
+            Adam.ROOT: (1 - n["beta2"] ** t).rsqrt(),
+            Adam.KEEP: 1 - rate * n["weight_decay"] if self.decoupled else none + 1,
+            Adam.DECAY: none if self.decoupled else n["weight_decay"],
+            Adam.NEW: 1 - n["beta1"],
+            Adam.OLD_SQUARE: n["beta2"],
+            Adam.NEW_SQUARE: 1 - n["beta2"],
+            Adam.EPS: n["eps"],
+        }
+        return [rows[field] for field in Adam]
 
     def _sgd(self, t: Tensor, scale: Tensor) -> list[Tensor]:
         """The first step's momentum is the gradient itself."""
         n, later = self.numbers, t > 1
         momentum, nesterov = n["momentum"], n["nesterov"]
-        return [
-            n["lr"] * scale,
-            n["weight_decay"],
-            torch.where(later, momentum, 0.0),
-            torch.where(later & (momentum > 0), 1 - n["dampening"], 1.0),
-            nesterov,
-            torch.where(nesterov > 0, momentum, 1.0),
-        ]
+        rows = {
+            Sgd.RATE: n["lr"] * scale,
+            Sgd.DECAY: n["weight_decay"],
+            Sgd.OLD: torch.where(later, momentum, 0.0),
+            Sgd.NEW: torch.where(later & (momentum > 0), 1 - n["dampening"], 1.0),
+            Sgd.PLAIN: nesterov,
+            Sgd.MOMENTUM: torch.where(nesterov > 0, momentum, 1.0),
+        }
+        return [rows[field] for field in Sgd]
 
 
 def rule_of(optimiser: "MemberOptimiser", blocks: int) -> Rule:
@@ -130,6 +134,6 @@ def rule_of(optimiser: "MemberOptimiser", blocks: int) -> Rule:
 
 def _lanes(column: list[float], blocks: int) -> Tensor:
     """One number for all, or one a lane; lanes to spare have the first member's."""
-    values = torch.tensor(column, dtype=torch.float64)
+    values = torch.tensor(column, dtype=torch.float64, device="cpu")
     spare = values[:1].expand(blocks * LANES - len(values)) if len(values) > 1 else values[:0]
     return torch.cat([values, spare])

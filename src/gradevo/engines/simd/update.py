@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from gradevo.engines.simd.layout import Frame
+from gradevo.engines.simd.layout import Adam, Frame, Sgd
 from gradevo.engines.simd.vector import (
     fma,
     full,
@@ -52,17 +52,18 @@ def number(frame, rule, i):
 def adam(frame, state, gradient, first, second, rule):
     """Adam or AdamW, as the rule's decay says."""
     segments, count = load_word(frame, Frame.SEGMENTS), load_word(frame, Frame.SEGMENT_COUNT)
-    rate, root = number(frame, rule, 0), number(frame, rule, 1)
-    keep, decay = number(frame, rule, 2), number(frame, rule, 3)
-    rise, b2 = number(frame, rule, 4), number(frame, rule, 5)
-    ob2, eps = number(frame, rule, 6), number(frame, rule, 7)
+    rate, root = number(frame, rule, Adam.RATE), number(frame, rule, Adam.ROOT)
+    keep, decay = number(frame, rule, Adam.KEEP), number(frame, rule, Adam.DECAY)
+    new, eps = number(frame, rule, Adam.NEW), number(frame, rule, Adam.EPS)
+    old_square = number(frame, rule, Adam.OLD_SQUARE)
+    new_square = number(frame, rule, Adam.NEW_SQUARE)
     for k in range(count):
         for i in range(load_word(segments, 2 * k), load_word(segments, 2 * k + 1)):
             w = load(state, i)
             g = fma(decay, w, load(gradient, i))
             m = load(first, i)
-            m = fma(rise, g - m, m)
-            v = fma(ob2 * g, g, b2 * load(second, i))
+            m = fma(new, g - m, m)
+            v = fma(new_square * g, g, old_square * load(second, i))
             store(first, i, m)
             store(second, i, v)
             store(state, i, w * keep - rate * m / fma(sqrt(v), root, eps))
@@ -72,17 +73,14 @@ def adam(frame, state, gradient, first, second, rule):
 def sgd(frame, state, gradient, first, rule):
     """SGD with momentum, Nesterov's too."""
     segments, count = load_word(frame, Frame.SEGMENTS), load_word(frame, Frame.SEGMENT_COUNT)
-    rate, decay, momentum = (
-        number(frame, rule, 0),
-        number(frame, rule, 1),
-        number(frame, rule, 2),
-    )
-    new, plain, ahead = number(frame, rule, 3), number(frame, rule, 4), number(frame, rule, 5)
+    rate, decay = number(frame, rule, Sgd.RATE), number(frame, rule, Sgd.DECAY)
+    old, new = number(frame, rule, Sgd.OLD), number(frame, rule, Sgd.NEW)
+    plain, ahead = number(frame, rule, Sgd.PLAIN), number(frame, rule, Sgd.MOMENTUM)
     for k in range(count):
         for i in range(load_word(segments, 2 * k), load_word(segments, 2 * k + 1)):
             w = load(state, i)
             g = fma(decay, w, load(gradient, i))
-            m = fma(momentum, load(first, i), new * g)
+            m = fma(old, load(first, i), new * g)
             store(first, i, m)
             store(state, i, w - rate * fma(plain, g, ahead * m))
 

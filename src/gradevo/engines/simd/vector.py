@@ -115,6 +115,7 @@ larger = _of_vectors(2, lambda b, x, y: b.select(b.fcmp_unordered(">", x, y), x,
 smaller = _of_vectors(2, lambda b, x, y: b.select(b.fcmp_unordered("<", x, y), x, y))
 if_above = _of_vectors(4, lambda b, x, y, p, q: b.select(b.fcmp_ordered(">", x, y), p, q))
 if_equal = _of_vectors(4, lambda b, x, y, p, q: b.select(b.fcmp_ordered("==", x, y), p, q))
+if_at_most = _of_vectors(4, lambda b, x, y, p, q: b.select(b.fcmp_ordered("<=", x, y), p, q))
 
 
 def _power_of_two(b: Any, x: Any) -> Any:
