@@ -243,10 +243,30 @@ def test_each_child_mutates_at_its_own_rate(kind, dtype):
     assert changed.tolist() == pytest.approx(rate.tolist(), rel=0.06)
 
 
-def test_gaussian_noise_is_scaled_by_the_spread_of_the_members_own_tensor():
+@pytest.mark.parametrize("kind", MUTATIONS)
+@DTYPES
+def test_seldom_mutated_entries_are_as_many_as_their_rows_rate_says(kind, dtype):
+    """Drawn in another way than frequent ones: only the chosen entries are."""
+    x = torch.randn(4, 500, 300, generator=generator_from(2)).to(dtype) * 100
+    rate = tensor([0.0, 0.001, 0.02, 0.09])
+    before = x.clone()
+    y = MUTATIONS[kind](x, rate, generator_from(0))
+    assert torch.equal(x, before)
+    changed = (y != x).flatten(1)
+    assert changed.double().mean(dim=1).tolist() == pytest.approx(rate.tolist(), rel=0.08)
+    columns = changed[3].view(500, 300).double().mean(dim=0)
+    assert float(columns.std()) == pytest.approx((0.09 * 0.91 / 500) ** 0.5, rel=0.2)
+    again = MUTATIONS[kind](x, rate, generator_from(0))
+    assert torch.equal(y, again)
+    assert not torch.equal(y, MUTATIONS[kind](x, rate, generator_from(1)))
+
+
+@pytest.mark.parametrize("rate", [0.05, 1.0])
+def test_gaussian_noise_is_scaled_by_the_spread_of_the_members_own_tensor(rate):
     scale = tensor([0.05, 20.0]).view(2, 1)
     x = torch.randn(2, 50000, generator=generator_from(0), dtype=torch.float64) * scale + 3
-    step = mutation.add_gaussian(x, torch.ones(2), generator_from(1), strength=0.25) - x
+    step = mutation.add_gaussian(x, torch.full((2,), rate), generator_from(1), strength=0.25) - x
+    step = torch.stack([row[row != 0][: int(rate * 45000)] for row in step])
     assert step.std(dim=1).tolist() == pytest.approx([0.25 * 0.05, 0.25 * 20.0], rel=0.03)
     assert step.mean(dim=1).tolist() == pytest.approx([0, 0], abs=0.1)
 

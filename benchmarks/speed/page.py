@@ -151,6 +151,12 @@ def memory(row: Row) -> str:
     return table(["workload", "engine", "g", "must have, MiB", "peak, MiB", "times"], body)
 
 
+def operators(row: Row) -> str:
+    body = [[name, f"{1e3 * r['seconds']:.0f}", f"{1 / r['ratio']:.2f}"]
+            for name, r in row["results"].items()]  # fmt: skip
+    return table(["operator", "ms", "times a copy"], body)
+
+
 def peers(rows: list[Row]) -> str:
     body = []
     for row in in_order(rows):
@@ -181,7 +187,12 @@ def sections(rows: list[Row]) -> Iterator[tuple[str, str]]:
     yield "one", techniques(ratios, 1)
     yield "two", techniques(ratios, 2)
     yield "machines", machines(ratios)
-    for part, write in (("growth", growth), ("threads", threads), ("memory", memory)):
+    for part, write in (
+        ("growth", growth),
+        ("threads", threads),
+        ("memory", memory),
+        ("operators", operators),
+    ):
         found = [row for row in rows if row["part"] == part]
         yield part, write(found[-1]) if found else "not measured"
     yield "peers", peers(newest(rows, "peers")) + "\n\n" + adaswarm()

@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py growth
     OMP_NUM_THREADS=2 python benchmarks/speed/scaling.py threads
     OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py memory
+    OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py operators
 
 Rows are appended to docs/results/raw/speed.jsonl. Memory is the growth of a fresh process's peak.
 """
@@ -12,6 +13,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from workloads import WORKLOADS, Workload
 
 import gradevo as ge
 from gradevo.denormals import flushed
+from gradevo.operators import crossover, mutation
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
 GROWTH = {"MLP 4-10-3": "simd", "MLP 16-70-50-26": "simd", "MLP 16-256-128-26": "batched",
@@ -107,6 +110,33 @@ def _activations(population: ge.Population, x: Any, y: Any, chunk: int) -> int:
     return sum(kept.values())
 
 
+def operators() -> dict[str, Any]:
+    """Operators on four members of eleven million weights beside a copy of them."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(4, 11_000_000, generator=generator)
+    second, half = torch.randn_like(first), torch.full((4,), 0.5)
+    seldom = torch.full((4,), 0.01)
+    works: dict[str, Callable[[], Any]] = {
+        "copy": first.clone,
+        "uniform crossover": lambda: crossover.uniform(first, second, half, generator),
+        "blend": lambda: crossover.blend(first, second, half, generator),
+        "replacement, 1 %": lambda: mutation.replace_uniform(first, seldom, generator),
+        "Gaussian, 1 %": lambda: mutation.add_gaussian(first, seldom, generator),
+        "a float an entry, compared": lambda: torch.where(
+            torch.rand(first.shape, generator=generator) < 0.5, first, second
+        ),
+    }
+    return interleaved({name: _repeated(work) for name, work in works.items()}, "copy")
+
+
+def _repeated(work: Callable[[], Any]) -> techniques.Take:
+    def take(steps: int) -> None:
+        for _ in range(steps):
+            work()
+
+    return take
+
+
 def _peak() -> int:
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
@@ -129,13 +159,15 @@ def main() -> None:
         print(json.dumps(peak(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["growth", "threads", "memory"])
+    parser.add_argument("part", choices=["growth", "threads", "memory", "operators"])
     parser.add_argument("--out", type=Path, default=RAW)
     arguments = parser.parse_args()
     row: dict[str, Any] = {"part": arguments.part, "command": " ".join(sys.argv)}
     torch.set_num_threads(2 if arguments.part == "threads" else 1)
     with flushed():
-        if arguments.part == "growth":
+        if arguments.part == "operators":
+            row["results"] = operators()
+        elif arguments.part == "growth":
             one_core()
             row["results"] = {n: growth(WORKLOADS[n], engine) for n, engine in GROWTH.items()}
         else:

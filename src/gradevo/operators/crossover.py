@@ -87,6 +87,18 @@ def rare(like: Tensor, probability: float, generator: Generator) -> Tensor:
     return torch.randint(like.numel(), (hits,), generator=generator)
 
 
+def rare_of_rows(like: Tensor, probability: Tensor, generator: Generator) -> Tensor:
+    """Flat positions in `(n, ...)` of entries whose coin shows, each row with its own chance.
+
+    As `rare`, every position once and in order.
+    """
+    entries = like[0].numel()
+    hits = torch.poisson(-entries * torch.log1p(-probability.double().cpu()), generator=generator)
+    rows = torch.repeat_interleave(torch.arange(len(like)), hits.long())
+    places = torch.randint(entries, (len(rows),), generator=generator)
+    return (rows * entries + places).unique()
+
+
 def per_row(values: Tensor, like: Tensor) -> Tensor:
     """`(n,)` shaped to broadcast over `(n, ...)`."""
     if values.dtype != torch.bool:

@@ -3,7 +3,9 @@
 import torch
 from torch import Generator, Tensor
 
-from gradevo.operators.crossover import per_row, toss
+from gradevo.operators.crossover import per_row, rare_of_rows, toss
+
+FEW = 0.1  # rates below it draw for the chosen entries alone
 
 
 def adaptive_rate(base: float, probabilities: Tensor, parents: Tensor) -> Tensor:
@@ -35,6 +37,10 @@ def replace_uniform(x: Tensor, rate: Tensor, generator: Generator) -> Tensor:
 
     Source: GADAM, equation 11.
     """
+    if bool((rate < FEW).all()):
+        places = rare_of_rows(x, rate, generator)
+        drawn = torch.rand(len(places), generator=generator, dtype=x.dtype)
+        return _with(x, places, drawn)
     chosen = toss(x, rate, generator)
     fresh = torch.rand(x.shape, generator=generator, dtype=x.dtype)  # rounded, 0.999 may be 1
     return torch.where(chosen.to(x.device), fresh.to(x.device), x)
@@ -55,11 +61,22 @@ def add_gaussian(x: Tensor, rate: Tensor, generator: Generator, *, strength: flo
     Returns:
         `(n, ...)`, a new tensor.
     """
+    spread = x.reshape(len(x), -1).std(dim=1, correction=0)  # (n,)
+    if bool((rate < FEW).all()):
+        places = rare_of_rows(x, rate, generator)
+        drawn = torch.randn(len(places), generator=generator).to(x)
+        own = spread[(places // x[0].numel()).to(x.device)]
+        return _with(x, places, x.reshape(-1)[places.to(x.device)] + strength * own * drawn)
     chosen = toss(x, rate, generator)
     noise = torch.randn(x.shape, generator=generator)
-    spread = x.reshape(len(x), -1).std(dim=1, correction=0)  # (n,)
     step = strength * per_row(spread, x) * noise.to(x)
     return torch.where(chosen.to(x.device), x + step, x)
+
+
+def _with(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
+    """A copy of a tensor with other numbers at some flat positions."""
+    changed = x.reshape(-1).index_copy(0, places.to(x.device), values.to(x.device))
+    return changed.view(x.shape)
 
 
 DECAYS = {"beta1", "beta2", "momentum", "alpha", "rho", "dampening"}  # numbers in [0, 1)
