@@ -157,6 +157,15 @@ def operators(row: Row) -> str:
     return table(["operator", "ms", "times a copy"], body)
 
 
+def swarms(row: Row) -> str:
+    body = []
+    for name, found in row["results"].items():
+        times = [f"{1e6 * found[n]['seconds']:.0f}" for n in ("plain", "torch", "simd")]
+        body.append([name, *times, f"{found['simd']['ratio']:.1f}"])
+    head = ["criterion", "plain, us", "SwarmLoss, us", "engine simd, us", "times faster"]
+    return table(head, body)
+
+
 def peers(rows: list[Row]) -> str:
     body = []
     for row in in_order(rows):

@@ -4,6 +4,7 @@
     OMP_NUM_THREADS=2 python benchmarks/speed/scaling.py threads
     OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py memory
     OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py operators
+    OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py swarms
 
 Rows are appended to docs/results/raw/speed.jsonl. Memory is the growth of a fresh process's peak.
 """
@@ -14,6 +15,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import torch
 import torch.nn.functional as F
 from measure import interleaved, machine, one_core
 from run import RAW
+from torch import nn
 from workloads import WORKLOADS, Workload
 
 import gradevo as ge
@@ -110,6 +113,27 @@ def _activations(population: ge.Population, x: Any, y: Any, chunk: int) -> int:
     return sum(kept.values())
 
 
+def swarms() -> dict[str, Any]:
+    """Forward and backward of a criterion on its outputs: plain, by torch's swarm, by simd's."""
+    found = {}
+    generator = torch.Generator().manual_seed(0)
+    for rows, classes in ((40, 3), (128, 10)):
+        for loss in (nn.CrossEntropyLoss(), nn.MSELoss(), nn.BCEWithLogitsLoss()):
+            output = torch.randn(rows, classes, generator=generator, requires_grad=True)
+            labels = torch.randint(classes, (rows,), generator=generator)
+            wide = F.one_hot(labels, classes).float()
+            target = labels if isinstance(loss, nn.CrossEntropyLoss) else wide
+            takes = {"plain": loss, "torch": ge.SwarmLoss(loss), "simd": ge.SwarmLoss(
+                loss, engine="simd")}  # fmt: skip
+            works = {n: _repeated(partial(_backward, c, output, target)) for n, c in takes.items()}
+            found[f"{type(loss).__name__}, {rows} x {classes}"] = interleaved(works, "torch")
+    return found
+
+
+def _backward(criterion: Any, output: torch.Tensor, target: torch.Tensor) -> None:
+    criterion(output, target).backward()
+
+
 def operators() -> dict[str, Any]:
     """Operators on four members of eleven million weights beside a copy of them."""
     generator = torch.Generator().manual_seed(0)
@@ -159,14 +183,14 @@ def main() -> None:
         print(json.dumps(peak(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["growth", "threads", "memory", "operators"])
+    parser.add_argument("part", choices=["growth", "threads", "memory", "operators", "swarms"])
     parser.add_argument("--out", type=Path, default=RAW)
     arguments = parser.parse_args()
     row: dict[str, Any] = {"part": arguments.part, "command": " ".join(sys.argv)}
     torch.set_num_threads(2 if arguments.part == "threads" else 1)
     with flushed():
-        if arguments.part == "operators":
-            row["results"] = operators()
+        if arguments.part in ("operators", "swarms"):
+            row["results"] = operators() if arguments.part == "operators" else swarms()
         elif arguments.part == "growth":
             one_core()
             row["results"] = {n: growth(WORKLOADS[n], engine) for n, engine in GROWTH.items()}

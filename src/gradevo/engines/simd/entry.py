@@ -18,9 +18,14 @@ COMPILATION = 15.0  # seconds, about
 
 @cache
 def _version() -> str:
-    """A number of all source files here: Numba's cache looks at the entry's own file only."""
+    """A number of all source files here."""
+    return version_of(*sorted(Path(__file__).parent.glob("*.py")))
+
+
+def version_of(*files: Path) -> str:
+    """A number of source files' contents: Numba's cache looks at the entry's own file only."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
