@@ -166,6 +166,14 @@ def swarms(row: Row) -> str:
     return table(head, body)
 
 
+def runs(row: Row) -> str:
+    body = [[f"{name}, {'-'.join(map(str, r['sizes']))}", ", ".join(r["engines"]),
+             f"{r['loop']:.1f}", f"{r['auto']:.2f}", f"{r['loop'] / r['auto']:.0f}"]
+            for name, r in row["results"].items()]  # fmt: skip
+    head = ["data, network", "engine chosen", "loop, s", "auto, s", "times faster"]
+    return table(head, body)
+
+
 def peers(rows: list[Row]) -> str:
     body = []
     for row in in_order(rows):

@@ -5,6 +5,7 @@
     OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py memory
     OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py operators
     OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py swarms
+    OMP_NUM_THREADS=1 python benchmarks/speed/scaling.py runs
 
 Rows are appended to docs/results/raw/speed.jsonl. Memory is the growth of a fresh process's peak.
 """
@@ -12,8 +13,10 @@ Rows are appended to docs/results/raw/speed.jsonl. Memory is the growth of a fre
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,7 +31,9 @@ from torch import nn
 from workloads import WORKLOADS, Workload
 
 import gradevo as ge
+from gradevo import datasets
 from gradevo.denormals import flushed
+from gradevo.models import mlp
 from gradevo.operators import crossover, mutation
 
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200)
@@ -113,6 +118,26 @@ def _activations(population: ge.Population, x: Any, y: Any, chunk: int) -> int:
     return sum(kept.values())
 
 
+def runs() -> dict[str, Any]:
+    """Whole runs of GADAM, everything counted, by the loop and as "auto" chooses; in turns."""
+    found = {}
+    for name, sizes in (("iris", (4, 10, 3)), ("digits", (64, 64, 10))):
+        data = datasets.load(name, seed=0)
+        settings = ge.GADAM(population=10, generations=5, steps=300, batch_size=40)
+        seconds: dict[str, list[float]] = {"loop": [], "auto": []}
+        engines = set()
+        for seed in range(3):
+            for engine, times in seconds.items():
+                start = time.perf_counter()
+                result = ge.fit(settings, mlp(*sizes), F.cross_entropy, data.train,
+                                valid=data.valid, seed=seed, engine=engine)  # fmt: skip
+                times.append(time.perf_counter() - start)
+                engines |= {result.engine}
+        found[name] = {"sizes": sizes, "engines": sorted(engines - {"loop"}),
+                       **{n: statistics.median(t) for n, t in seconds.items()}}  # fmt: skip
+    return found
+
+
 def swarms() -> dict[str, Any]:
     """Forward and backward of a criterion on its outputs: plain, by torch's swarm, by simd's."""
     found = {}
@@ -153,6 +178,9 @@ def operators() -> dict[str, Any]:
     return interleaved({name: _repeated(work) for name, work in works.items()}, "copy")
 
 
+OTHERS: dict[str, Callable[[], Any]] = {"operators": operators, "swarms": swarms, "runs": runs}
+
+
 def _repeated(work: Callable[[], Any]) -> techniques.Take:
     def take(steps: int) -> None:
         for _ in range(steps):
@@ -183,14 +211,16 @@ def main() -> None:
         print(json.dumps(peak(sys.argv[2], sys.argv[3], int(sys.argv[4]))))
         return
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=["growth", "threads", "memory", "operators", "swarms"])
+    parser.add_argument(
+        "part", choices=["growth", "threads", "memory", "operators", "swarms", "runs"]
+    )
     parser.add_argument("--out", type=Path, default=RAW)
     arguments = parser.parse_args()
     row: dict[str, Any] = {"part": arguments.part, "command": " ".join(sys.argv)}
     torch.set_num_threads(2 if arguments.part == "threads" else 1)
     with flushed():
-        if arguments.part in ("operators", "swarms"):
-            row["results"] = operators() if arguments.part == "operators" else swarms()
+        if arguments.part in OTHERS:
+            row["results"] = OTHERS[arguments.part]()
         elif arguments.part == "growth":
             one_core()
             row["results"] = {n: growth(WORKLOADS[n], engine) for n, engine in GROWTH.items()}

@@ -9,19 +9,11 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional
+from torch import Generator, Tensor
 
-from gradevo.swarm.criteria import Criterion
+from gradevo.engines import criteria
 
-KINDS: dict[Any, str] = {
-    nn.CrossEntropyLoss: "CROSS_ENTROPY", functional.cross_entropy: "CROSS_ENTROPY",
-    nn.MSELoss: "MSE", functional.mse_loss: "MSE", nn.L1Loss: "MAE", functional.l1_loss: "MAE",
-    nn.BCEWithLogitsLoss: "BCE_LOGITS", functional.binary_cross_entropy_with_logits: "BCE_LOGITS",
-    nn.BCELoss: "BCE", functional.binary_cross_entropy: "BCE",
-}  # fmt: skip
 ESTIMATORS = ("rank", "tie")
-OPTIONS = ("weight", "pos_weight")
 
 
 class Found(NamedTuple):
@@ -36,14 +28,9 @@ class Found(NamedTuple):
     lost: Tensor
 
 
-def kind_of(loss: Any, criterion: Criterion) -> str | None:
+def kind_of(loss: Any) -> str | None:
     """The name of the kernel's own form of a loss; None: it has none."""
-    name = KINDS.get(type(loss)) if isinstance(loss, nn.Module) else None
-    if name is None and callable(loss) and getattr(loss, "__hash__", None) is not None:
-        name = KINDS.get(loss)
-    special = any(getattr(loss, option, None) is not None for option in OPTIONS)
-    smooth = getattr(loss, "label_smoothing", 0.0) != 0
-    return None if special or smooth or not criterion.reduces else name
+    return None if criteria.smoothing(loss) != 0 else criteria.kind_of(loss)
 
 
 def targets_of(kind: str, target: Any, rows: Tensor, entries: bool) -> Tensor | None:

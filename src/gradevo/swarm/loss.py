@@ -271,7 +271,7 @@ class SwarmLoss(nn.Module):
         plain = self.engine == "simd" and name != "batch" and not self.iterations
         if not plain or self.start != "output" or search.estimator not in lanes.ESTIMATORS:
             return None
-        kind = lanes.kind_of(self.loss, scope.criterion)
+        kind = lanes.kind_of(self.loss)
         if kind is None or scope.w.dtype != torch.float32 or scope.w.device.type != "cpu":
             return None
         target = lanes.targets_of(kind, scope.target, scope.rows, name == "entry")

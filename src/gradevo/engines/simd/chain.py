@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from gradevo.engines.batched.graph import trace
 from gradevo.engines.check import Declined
+from gradevo.engines.criteria import ignored, kind_of, smoothing
 from gradevo.engines.simd.layout import Kind, Loss
 
 ACTIVATIONS: dict[type[nn.Module], Kind] = {
@@ -19,11 +20,6 @@ FUNCTIONS: dict[Any, Kind] = {
     F.relu: Kind.RELU, torch.relu: Kind.RELU, "relu": Kind.RELU, F.gelu: Kind.GELU,
     F.tanh: Kind.TANH, torch.tanh: Kind.TANH, "tanh": Kind.TANH,
     F.sigmoid: Kind.SIGMOID, torch.sigmoid: Kind.SIGMOID, "sigmoid": Kind.SIGMOID,
-}  # fmt: skip
-LOSSES: dict[Any, Loss] = {
-    nn.MSELoss: Loss.MSE, nn.L1Loss: Loss.MAE, nn.BCEWithLogitsLoss: Loss.BCE_LOGITS,
-    nn.BCELoss: Loss.BCE, F.mse_loss: Loss.MSE, F.l1_loss: Loss.MAE,
-    F.binary_cross_entropy_with_logits: Loss.BCE_LOGITS, F.binary_cross_entropy: Loss.BCE,
 }  # fmt: skip
 
 
@@ -187,22 +183,11 @@ def _fused(links: list[Link]) -> list[Link]:
 
 def loss_of(loss: Any, links: list[Link]) -> Loss | None:
     """The kernel's own form of a loss of these layers' outputs; None: it has none."""
-    if loss is F.cross_entropy:
-        return Loss.CROSS_ENTROPY
-    if type(loss) is nn.CrossEntropyLoss:
-        plain = loss.weight is None and loss.label_smoothing == 0 and loss.reduction == "mean"
-        counts = not 0 <= loss.ignore_index < links[-1].outs  # every class does
-        return Loss.CROSS_ENTROPY if plain and counts else None
-    kind = LOSSES.get(type(loss)) if isinstance(loss, nn.Module) else _of_function(loss)
-    weighted = any(getattr(loss, n, None) is not None for n in ("weight", "pos_weight"))
-    if weighted or getattr(loss, "reduction", "mean") != "mean":
+    name = kind_of(loss)
+    if name is None:
         return None
-    unsure = kind == Loss.BCE and links[-1].kind != Kind.SIGMOID  # torch checks its range
-    return None if unsure else kind
-
-
-def _of_function(loss: Any) -> Loss | None:
-    try:
-        return LOSSES.get(loss)
-    except TypeError:  # it cannot be looked up
-        return None
+    if name == "CROSS_ENTROPY":
+        every = not 0 <= ignored(loss) < links[-1].outs  # class counts
+        return Loss[name] if every and smoothing(loss) == 0 else None
+    unsure = name == "BCE" and links[-1].kind != Kind.SIGMOID  # torch checks its range
+    return None if unsure else Loss[name]
