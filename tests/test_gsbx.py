@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp
 
-from gradevo.operators.crossover import rare
+from gradevo.operators.coins import rare
 from gradevo.operators.gsbx import gsbx, sbx
 from gradevo.randomness import generator_from
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gradevo.algorithms.gadam import CROSSOVERS, MUTATIONS
 from gradevo.algorithms.gadam import SELECTIONS as PARENTS
 from gradevo.models import mlp
-from gradevo.operators import crossover, mutation, selection, survival
+from gradevo.operators import coins, crossover, mutation, selection, survival
 from gradevo.operators.alignment import permute
 from gradevo.operators.diversity import mean_distance
 from gradevo.operators.symmetry import find_symmetry
@@ -150,25 +150,43 @@ def test_the_share_of_the_first_parent_is_equation_10():
 
 @pytest.mark.parametrize("p", [0.0, 1e-4, 0.01, 0.3, 0.5, 0.999, 1.0])
 def test_a_coin_shows_as_often_as_asked_in_every_row_and_entries_are_independent(p):
-    coins = crossover.toss(torch.empty(3, 50, 4001), tensor([p, 0.5, p]), generator_from(4))
+    shown = coins.toss(torch.empty(3, 50, 4001), tensor([p, 0.5, p]), generator_from(4))
     n = 50 * 4001
-    for row, wanted in zip(coins, (p, 0.5, p), strict=True):
+    for row, wanted in zip(shown, (p, 0.5, p), strict=True):
         deviation = (wanted * (1 - wanted) / n) ** 0.5
         assert abs(float(row.double().mean()) - wanted) <= 4.5 * deviation
         both = float((row[:, 1:] & row[:, :-1]).double().mean())
         assert abs(both - wanted**2) <= 6 * (wanted**2 * (1 - wanted) * 3 / n) ** 0.5 + 1 / n
-    assert not torch.equal(coins[0], coins[2]) or p in (0.0, 1.0)
+    assert not torch.equal(shown[0], shown[2]) or p in (0.0, 1.0)
 
 
 def test_a_probability_between_two_levels_of_the_bits_is_met():
-    coins = crossover.toss(torch.empty(64, 2**16), tensor([1 - 2**-18] * 64), generator_from(0))
-    assert 3 <= int((~coins).sum()) <= 40  # 16 expected; none, were the threshold just rounded
+    shown = coins.toss(torch.empty(64, 2**16), tensor([1 - 2**-18] * 64), generator_from(0))
+    assert 3 <= int((~shown).sum()) <= 40  # 16 expected; none, were the threshold just rounded
 
 
 def test_coins_that_seldom_show_do_not_come_all_at_once():
     generator, p = generator_from(0), tensor([2**-18])
-    hits = [int(crossover.toss(torch.empty(1, 2**22), p, generator).sum()) for _ in range(20)]
+    hits = [int(coins.toss(torch.empty(1, 2**22), p, generator).sum()) for _ in range(20)]
     assert 2 <= min(hits) <= max(hits) <= 40  # 16 expected of independent coins
+
+
+@pytest.mark.parametrize("p", [0.0, 0.004, 0.01, 0.5, 1 - 2**-18, 1.0])
+@pytest.mark.parametrize("shape", [(3, 50, 4001), (3, 2**16 + 3), (300, 7), (3, 1), (3, 0)])
+def test_picking_has_each_rows_probability_in_blocks_of_any_size(p, shape):
+    share = tensor([p, 0.5, 1 - p]).repeat(shape[0] // 3)
+    first = torch.full(shape, torch.nan).copysign(torch.rand(shape) - 0.5)
+    second = torch.full(shape, -torch.inf)
+    child = coins.pick(first, second, share, generator_from(4))
+    taken = child.isnan()
+    assert torch.equal(child[~taken], second[~taken])
+    assert torch.equal(child.view(torch.int32)[taken], first.view(torch.int32)[taken])
+    n = max(1, taken[0].numel() * (shape[0] // 3))
+    for k, wanted in enumerate((p, 0.5, 1 - p)):
+        deviation = (wanted * (1 - wanted) / n) ** 0.5
+        assert abs(float(taken[k::3].double().sum()) / n - wanted * (shape[-1] > 0)) <= (
+            4.5 * deviation + 1e-9 + 3 / n * (0 < wanted < 1)
+        )
 
 
 @DTYPES

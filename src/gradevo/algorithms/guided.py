@@ -15,7 +15,7 @@ from gradevo.learning import clone
 from gradevo.members import Members
 from gradevo.operators import masks as masking
 from gradevo.operators import pareto
-from gradevo.operators.crossover import rare
+from gradevo.operators.coins import rare
 from gradevo.operators.gsbx import gsbx, sbx
 from gradevo.polish import polish
 from gradevo.problem import Problem

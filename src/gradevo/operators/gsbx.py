@@ -13,7 +13,8 @@ Agrawal, "Simulated binary crossover for continuous search space", 1995.
 import torch
 from torch import Generator, Tensor
 
-from gradevo.operators.crossover import per_row, toss
+from gradevo.operators.coins import toss
+from gradevo.operators.crossover import per_row
 
 SMALLEST = 2.0**-25  # of a draw: an expansion stays finite
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from gradevo.operators.crossover import toss
+from gradevo.operators.coins import toss
 from gradevo.structure import Tensors
 
 Masks = dict[str, Tensor]

@@ -3,7 +3,8 @@
 import torch
 from torch import Generator, Tensor
 
-from gradevo.operators.crossover import per_row, rare_of_rows, toss
+from gradevo.operators.coins import rare_of_rows, toss
+from gradevo.operators.crossover import per_row
 
 FEW = 0.1  # rates below it draw for the chosen entries alone
 
