@@ -3,6 +3,7 @@
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -14,14 +15,16 @@ from techniques import Take
 ROUNDS, TURN = 7, 0.25  # turns of each, and about how many seconds a turn takes
 
 
-def interleaved(takes: Mapping[str, Take], baseline: str) -> dict[str, dict[str, float]]:
+def interleaved(
+    takes: Mapping[str, Take], baseline: str, count: int = ROUNDS
+) -> dict[str, dict[str, float]]:
     """Seconds a step of each technique, and how many times faster it is than the baseline.
 
     In every round each technique has a turn; a ratio is the median of the rounds' ratios.
     """
     counts = {name: _count(take) for name, take in takes.items()}
     rounds = []
-    for _ in range(ROUNDS):
+    for _ in range(count):
         rounds.append({name: _timed(take, counts[name]) for name, take in takes.items()})
     return {
         name: {
@@ -65,6 +68,15 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("torch", "numba", "jax", "optax", "numpy")},
     }
+
+
+def command_line() -> str:
+    """This run's command, without where its rows went."""
+    words = list(sys.argv)
+    if "--out" in words:
+        place = words.index("--out")
+        del words[place : place + 2]
+    return " ".join(words)
 
 
 def _processor() -> str:

@@ -61,7 +61,7 @@ def goals(rows: list[Row]) -> str:
             f"{1e3 * row['results']['loop']['seconds']:.2f}", name,
             f"**{found['ratio']:.2f}** ({found['low']:.2f} to {found['high']:.2f})",
             f"{whole['ratio']:.0f}" if whole else "", rival(row, "JAX"), rival(row, "torch.func"),
-            f"{rate:.1f} ({100 * rate / row['machine']['gflops']:.0f} %)",
+            f"{rate:.1f} ({100 * rate / row['machine']['gflops']:.0f} %)" if rate > 0.1 else "",
             f"{goal:g}: {'met' if found['ratio'] >= goal else 'missed'}",
         ])  # fmt: skip
     head = [
@@ -137,11 +137,13 @@ def draw(row: Row) -> None:
 
 
 def threads(row: Row) -> str:
-    body = [[name, f"{1e3 * r['seconds']:.1f}", f"{r['ratio']:.2f}",
-             f"{r['low']:.2f} to {r['high']:.2f}"]
-            for name, r in row["results"].items()]  # fmt: skip
-    head = ["engine", "ms a step", "times faster than batched/5, 1 thread", "range"]
-    return table(head, body)
+    body = [
+        [name, label, f"{1e3 * r['seconds']:.1f}", f"{r['ratio']:.2f}",
+         f"{r['low']:.2f} to {r['high']:.2f}"]
+        for name, found in row["results"].items()
+        for label, r in found.items()
+    ]  # fmt: skip
+    return table(["workload", "engine", "ms a step", "times faster", "range of rounds"], body)
 
 
 def memory(row: Row) -> str:
@@ -204,12 +206,8 @@ def sections(rows: list[Row]) -> Iterator[tuple[str, str]]:
     yield "one", techniques(ratios, 1)
     yield "two", techniques(ratios, 2)
     yield "machines", machines(ratios)
-    for part, write in (
-        ("growth", growth),
-        ("threads", threads),
-        ("memory", memory),
-        ("operators", operators),
-    ):
+    parts = (growth, threads, memory, operators, swarms, runs)
+    for part, write in {write.__name__: write for write in parts}.items():
         found = [row for row in rows if row["part"] == part]
         yield part, write(found[-1]) if found else "not measured"
     yield "peers", peers(newest(rows, "peers")) + "\n\n" + adaswarm()

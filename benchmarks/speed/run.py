@@ -9,7 +9,6 @@ to docs/results/raw/speed.jsonl; `page.py` makes docs/results/speed.md of the ne
 
 import argparse
 import json
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import jaxes
 import techniques
 import torch
-from measure import interleaved, machine, one_core
+from measure import command_line, interleaved, machine, one_core
 from techniques import Take
 from workloads import WORKLOADS, Workload
 
@@ -83,7 +82,7 @@ def main() -> None:
                     "part": "ratios", "workload": name, "members": members,
                     "batch": workload.batch, "flops": workload.flops(),
                     "results": interleaved(takes, "loop"), "declined": reasons,
-                    "machine": machine(), "command": " ".join(sys.argv),
+                    "machine": machine(), "command": command_line(),
                 }  # fmt: skip
             with arguments.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")

@@ -25,7 +25,7 @@ from typing import Any
 import techniques
 import torch
 import torch.nn.functional as F
-from measure import interleaved, machine, one_core
+from measure import ROUNDS, command_line, interleaved, machine, one_core
 from run import RAW
 from torch import nn
 from workloads import WORKLOADS, Workload
@@ -56,16 +56,24 @@ def growth(workload: Workload, name: str) -> list[dict[str, Any]]:
     return [{"members": int(k), "seconds": v["seconds"] / int(k)} for k, v in results.items()]
 
 
+THREADS = {"LeNet-5": ("batched/5", "loop"), "LSTM 9-32": ("loop",)}
+
+
 def threads() -> dict[str, Any]:
-    """LeNet-5, ten members, one thread and two, in one process (figure 6 of the GADAM paper)."""
-    workload, takes = WORKLOADS["LeNet-5"], {}
-    plans = {"batched/5, 1 thread": ("batched/5", 1), "batched/5@2": ("batched/5@2", 1),
-             "loop, 1 thread": ("loop", 1), "loop@2": ("loop@2", 1),
-             "loop, 2 OpenMP threads": ("loop", 2),
-             "batched/5, 2 OpenMP threads": ("batched/5", 2)}  # fmt: skip
-    for label, (name, count) in plans.items():
-        takes[label] = _with_threads(techniques.engine(workload, 10, name), count)
-    return interleaved(takes, "batched/5, 1 thread")
+    """Ten members, one thread and two, in one process (figure 6 of the GADAM paper).
+
+    Beside threads of our own, OpenMP's; ratios are to the first engine with one thread.
+    """
+    found = {}
+    for name, engines in THREADS.items():
+        takes = {}
+        for engine in engines:
+            plans = {"1 thread": (engine, 1), "@2": (f"{engine}@2", 1), "OpenMP": (engine, 2)}
+            for label, (full, count) in plans.items():
+                take = techniques.engine(WORKLOADS[name], 10, full)
+                takes[f"{engine}, {label}"] = _with_threads(take, count)
+        found[name] = interleaved(takes, f"{engines[0]}, 1 thread", 3 * ROUNDS)
+    return found
 
 
 def _with_threads(take: techniques.Take, count: int) -> techniques.Take:
@@ -216,7 +224,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=RAW)
     arguments = parser.parse_args()
-    row: dict[str, Any] = {"part": arguments.part, "command": " ".join(sys.argv)}
+    row: dict[str, Any] = {"part": arguments.part, "command": command_line()}
     torch.set_num_threads(2 if arguments.part == "threads" else 1)
     with flushed():
         if arguments.part in OTHERS:

@@ -13,6 +13,7 @@ from workloads import ROWS, Workload
 
 import gradevo as ge
 from gradevo.batches import TensorSource
+from gradevo.engines.threads import alone
 from gradevo.learning import begin
 from gradevo.phase import Recipe, Streams
 from gradevo.problem import Problem
@@ -32,10 +33,11 @@ def engine(workload: Workload, members: int, name: str) -> Take:
     computing: Any = population.choice.engine(population, name)
 
     def take(steps: int) -> None:
-        for k in range(steps):
-            gradient.zero_()
-            computing.accumulate(F.cross_entropy, xs[k % BATCHES], ys[k % BATCHES], True)
-            optimizer.step()
+        with alone(name):
+            for k in range(steps):
+                gradient.zero_()
+                computing.accumulate(F.cross_entropy, xs[k % BATCHES], ys[k % BATCHES], True)
+                optimizer.step()
 
     return take
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from gradevo.batches import TensorSource
 from gradevo.compiled import Compiled
 from gradevo.engines.choose import Practice
+from gradevo.engines.threads import alone
 from gradevo.optimisers import MemberOptimiser, resolve
 from gradevo.phase import Phase, Recipe, Streams, schedule_of
 from gradevo.problem import Problem
@@ -98,6 +99,10 @@ class Eager:
 
     def advance(self, most: int) -> int:
         """One step."""
+        with alone(self.problem.population.engine):
+            return self._advance()
+
+    def _advance(self) -> int:
         phase, population = self.phase, self.problem.population
         each = not self.recipe.shared_batch
         x, y = self.problem.source.draw(self.streams.data, population.size, not each)

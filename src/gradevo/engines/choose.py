@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from gradevo.engines.threads import alone
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import Tensors, evaluating
 
@@ -226,7 +227,8 @@ class Trial:
                 return (time.perf_counter() - start) / taken
             self.engines[name].accumulate(self.loss, self.x, self.y, self.per_member)
             if optimise is not None:
-                optimise()
+                with alone(name):
+                    optimise()
             gradient.flatten()[0].item()  # an accelerator has only queued the work
             return time.perf_counter() - start
 

@@ -12,8 +12,9 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,24 @@ def side_by_side(jobs: Sequence[Job], count: int) -> list[Tensor]:
         wait(waiting)
         torch.set_num_threads(threads)  # a thread's own number is the next new thread's default
     return _results(waiting)
+
+
+@contextmanager
+def alone(engine: str) -> Iterator[None]:
+    """What goes between two steps of an engine with threads of its own, in one thread too.
+
+    After an operation in several OpenMP threads, those wait for the next one by spinning, for some
+    15 ms, and take a core from the engine's.
+    """
+    before = torch.get_num_threads()
+    if "@" not in engine or before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _results(done: list[Future[list[Tensor]]]) -> list[Tensor]:
