@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from gradevo.engines.check import scalar
+from gradevo.engines.batched.losses import of_members
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import evaluating
 
@@ -44,7 +44,5 @@ def evaluations(
     with evaluating(population), isolated(generator_from(0), population.device):
         parts = [population(chunk) for chunk in x.split(CHUNK)]
         outputs = pytree.tree_map(lambda *chunks: torch.cat(chunks, dim=1), *parts)  # (g, n, ...)
-        members = range(len(population))
-        rows = [pytree.tree_map(lambda t, i=i: t[i], outputs) for i in members]
-        found = [torch.stack([scalar(loss(row, y)) for row in rows]) for loss in losses]
+        found = [of_members(loss, outputs, y, len(population), False) for loss in losses]
     return [values.cpu().double() for values in found]

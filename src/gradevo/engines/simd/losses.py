@@ -28,16 +28,21 @@ def gradient_of_loss(frame, layers, y, y_stride, rows, scratch, delta):
     wants = load_word(frame, Frame.LOSS)
     stride = load_word(layers, Layer.X_STRIDE)
     targets = scratch + BYTES * (load_word(layers, Layer.X) + inputs + 1)
-    total = full(0.0)
+    total, lost = full(0.0), full(0.0)  # summed with what rounding loses: batches are long
     for r in range(rows):
         z, d = y + BYTES * r * y_stride, delta + BYTES * r * y_stride
         target = targets + BYTES * r * stride
+        value = full(0.0)
         if kind == Loss.CROSS_ENTROPY:
-            total = total + cross_entropy(z, d, load(target, 0), outputs, batch, wants)
+            value = cross_entropy(z, d, load(target, 0), outputs, batch, wants)
         else:
             share = full(1.0 / (batch * outputs))
             for c in range(outputs):
-                total = total + elementwise(kind, load(z, c), load(target, c), d, c, share, wants)
+                value = value + elementwise(kind, load(z, c), load(target, c), d, c, share, wants)
+        more = value - lost
+        raised = total + more
+        lost = (raised - total) - more
+        total = raised
     return total
 
 
