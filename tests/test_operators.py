@@ -175,12 +175,12 @@ def test_coins_that_seldom_show_do_not_come_all_at_once():
 @pytest.mark.parametrize("shape", [(3, 50, 4001), (3, 2**16 + 3), (300, 7), (3, 1), (3, 0)])
 def test_picking_has_each_rows_probability_in_blocks_of_any_size(p, shape):
     share = tensor([p, 0.5, 1 - p]).repeat(shape[0] // 3)
-    first = torch.full(shape, torch.nan).copysign(torch.rand(shape) - 0.5)
-    second = torch.full(shape, -torch.inf)
-    child = coins.pick(first, second, share, generator_from(4))
-    taken = child.isnan()
-    assert torch.equal(child[~taken], second[~taken])
-    assert torch.equal(child.view(torch.int32)[taken], first.view(torch.int32)[taken])
+    generator = generator_from(5)
+    bits = [torch.randint(-(2**31), 2**31, shape, generator=generator).int() for _ in range(2)]
+    first, second = (t.view(torch.float32) for t in bits)  # any bits at all, NaN too
+    child = coins.pick(first, second, share, generator_from(4)).view(torch.int32)
+    taken = child == bits[0]
+    assert torch.equal(child[~taken], bits[1][~taken])
     n = max(1, taken[0].numel() * (shape[0] // 3))
     for k, wanted in enumerate((p, 0.5, 1 - p)):
         deviation = (wanted * (1 - wanted) / n) ** 0.5
@@ -274,6 +274,8 @@ def test_seldom_mutated_entries_are_as_many_as_their_rows_rate_says(kind, dtype)
     assert changed.double().mean(dim=1).tolist() == pytest.approx(rate.tolist(), rel=0.08)
     columns = changed[3].view(500, 300).double().mean(dim=0)
     assert float(columns.std()) == pytest.approx((0.09 * 0.91 / 500) ** 0.5, rel=0.2)
+    places = coins.rare_of_rows(x, rate, generator_from(0))
+    assert bool((places[1:] > places[:-1]).all())  # each once: writes to one place have no order
     again = MUTATIONS[kind](x, rate, generator_from(0))
     assert torch.equal(y, again)
     assert not torch.equal(y, MUTATIONS[kind](x, rate, generator_from(1)))

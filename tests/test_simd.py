@@ -17,6 +17,7 @@ import gradevo as ge
 from gradevo.models import mlp
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import evaluating
+from layers import row
 from stacks import CHAINS, CLASSES, DROPPING, INPUTS
 
 LOSSES = {
@@ -95,7 +96,7 @@ def test_losses_of_the_kernel_and_any_other_loss(name):
 
 
 def test_probabilities_have_their_own_cross_entropy():
-    build = lambda: nn.Sequential(nn.Linear(INPUTS, CLASSES), nn.Sigmoid())  # noqa: E731
+    build = row(lambda: nn.Linear(INPUTS, CLASSES), nn.Sigmoid)
     loop, _, simd = trio(build, 3)
     x, y = batch(3, 12, True, "bce")
     y[0, 0], x[0, 1] = torch.tensor([0.0, 1.0, 0.5]), 300.0  # some outputs are 0 and 1

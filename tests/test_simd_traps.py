@@ -16,11 +16,12 @@ from gradevo.models import mlp
 from gradevo.optimisers import MemberOptimiser
 from gradevo.phase import Recipe
 from gradevo.randomness import generator_from
+from layers import row
 from problems import make_problem
 from test_compiled import alike, learnt, numbers, problem
 
 G, ROWS, CLASSES = 3, 8, 4
-NORMED = lambda: nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7), nn.Linear(7, 4))  # noqa: E731
+NORMED = row(lambda: nn.Linear(5, 7), lambda: nn.BatchNorm1d(7), lambda: nn.Linear(7, 4))
 
 
 def population(engine, build=None, size=G):
@@ -139,7 +140,7 @@ def test_hooks_and_widths_that_do_not_fit_are_declined_without_a_trial():
         layer.register_forward_hook(lambda part, inputs, output: 2 * output)
         return layer
 
-    unfit = lambda: nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(6, 3))  # noqa: E731
+    unfit = row(lambda: nn.Linear(5, 8), nn.ReLU, lambda: nn.Linear(6, 3))
     for build, reason in ((hooked, "it has hooks"), (unfit, "shapes cannot be multiplied")):
         pop = ge.Population(build, 2, engine="simd")
         with torch.no_grad(), pytest.raises((ge.EngineError, RuntimeError), match=reason):

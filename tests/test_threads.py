@@ -17,6 +17,7 @@ from gradevo.denormals import flushed, flushes
 from gradevo.engines.threads import side_by_side
 from gradevo.models import mlp
 from gradevo.randomness import generator_from, isolated
+from layers import row
 from modules import DECLINES, ZOO, Reassigning
 from test_engines import without_draws
 
@@ -171,7 +172,7 @@ def test_an_error_of_the_users_own_comes_as_it_is_and_nothing_is_added_twice(eng
 
 
 def test_a_loss_that_takes_a_gradient_itself_does_not_add_to_the_weights():
-    build = lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4))  # noqa: E731
+    build = row(lambda: nn.Linear(4, 8), nn.Tanh, lambda: nn.Linear(8, 4))
     x = torch.randn(6, 4, generator=generator_from(0), requires_grad=True)
 
     def loss(output, target):

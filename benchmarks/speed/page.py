@@ -185,14 +185,6 @@ def peers(rows: list[Row]) -> str:
     return table(["workload", "g", "technique", "ms an evaluation", "times EvoTorch"], body)
 
 
-def adaswarm() -> str:
-    """What docs/results/swarm.md measured, in a line."""
-    lines = (RAW.parent / "swarm-cost.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
-    package = [row for row in rows if "adaswarm" in json.dumps(row)]
-    return "" if not package else "adaswarm: see [swarm.md](swarm.md), section on cost."
-
-
 def sections(rows: list[Row]) -> Iterator[tuple[str, str]]:
     ratios = newest(rows, "ratios")
     versions = ratios[-1]["machine"]
@@ -210,7 +202,7 @@ def sections(rows: list[Row]) -> Iterator[tuple[str, str]]:
     for part, write in {write.__name__: write for write in parts}.items():
         found = [row for row in rows if row["part"] == part]
         yield part, write(found[-1]) if found else "not measured"
-    yield "peers", peers(newest(rows, "peers")) + "\n\n" + adaswarm()
+    yield "peers", peers(newest(rows, "peers"))
 
 
 def main() -> None:

@@ -68,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", default=list(WORKLOADS))
+    parser.add_argument("--compile", action="store_true", help="torch.compile too: minutes")
     parser.add_argument("--out", type=Path, default=RAW)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -77,9 +78,13 @@ def main() -> None:
         workload = WORKLOADS[name]
         for members in workload.goals:
             with flushed():
-                takes, reasons = able(makers(workload, members, arguments.threads))
+                found = makers(workload, members, arguments.threads)
+                if arguments.compile:
+                    found["torch.compile"] = partial(techniques.compiled, workload, members)
+                takes, reasons = able(found)
                 row = {
-                    "part": "ratios", "workload": name, "members": members,
+                    "part": "compile" if arguments.compile else "ratios",
+                    "workload": name, "members": members,
                     "batch": workload.batch, "flops": workload.flops(),
                     "results": interleaved(takes, "loop"), "declined": reasons,
                     "machine": machine(), "command": command_line(),
