@@ -56,6 +56,73 @@ class Attention(nn.Module):
         return self.head(self.norm(x + mixed)[:, 0])
 
 
+class Across(nn.Module):
+    """Attention from some rows to others, with its weights, steps before rows, no bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 3, bias=False)
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.transpose(0, 1)
+        mixed, weights = self.attention(steps[:2], steps, steps.tanh())
+        return self.head(torch.cat([mixed[0], weights[:, 1]], dim=1))
+
+
+class Masked(nn.Module):
+    """Attention with two kinds of mask, per head weights, and keys of another width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.usual = nn.MultiheadAttention(6, 2, batch_first=True)
+        self.other = nn.MultiheadAttention(6, 2, batch_first=True, kdim=3, vdim=3)
+        self.register_buffer("later", torch.ones(4, 4).triu(1).bool())
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding = torch.where(x[..., 0] > 0.5, -9.0, -x[..., 1].abs())
+        less = self.later.to(x.dtype) * -2
+        y, weights = self.usual(x, x, x, padding, attn_mask=less, average_attn_weights=False)
+        z, _ = self.usual(y, y, y, attn_mask=self.later, is_causal=True, need_weights=False)
+        z = self.other(z, x[..., :3], x[..., 3:])[0] + weights.sum((1, 3)).unsqueeze(-1)
+        return self.head(z.mean(1))
+
+
+class Heads(nn.Module):
+    """Attention as a function, causal and with a mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(6, 18)
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.wide(x).reshape(x.size(0), 4, 3, 2, 3).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
+        mixed = F.scaled_dot_product_attention(mixed, k, v, mixed.sum(-1, keepdim=True) * 0.1)
+        return self.head(mixed.transpose(1, 2).flatten(2).mean(1))
+
+
+class Encoder(nn.Module):
+    """A stack of encoder layers that does not look ahead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(
+            6, 2, 8, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.body = nn.TransformerEncoder(layer, 2, nn.LayerNorm(6), enable_nested_tensor=False)
+        self.last = nn.TransformerEncoderLayer(6, 3, 5, dropout=0.0)
+        self.register_buffer("later", nn.Transformer.generate_square_subsequent_mask(4))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixed = self.body(x, mask=self.later, is_causal=True)
+        left_out = (x[..., 0] > 1.0).transpose(0, 1)
+        return self.head(self.last(mixed, src_key_padding_mask=left_out).mean(1))
+
+
 class Words(nn.Module):
     """Embeds numbers of words that it makes of its input."""
 
@@ -145,6 +212,10 @@ LAYERS: dict[str, tuple[Build, tuple[int, ...]]] = {
     "residual": (Residual, IMAGE),
     "shapes": (Shapes, STEPS),
     "attention": (Attention, STEPS),
+    "attention across": (Across, STEPS),
+    "masked attention": (Masked, STEPS),
+    "heads": (Heads, STEPS),
+    "encoder": (Encoder, STEPS),
     "functional": (Functional, ROW),
     "shared": (Shared, ROW),
 }  # fmt: skip

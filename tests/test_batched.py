@@ -183,6 +183,35 @@ def test_what_cannot_be_a_graph_declines_with_a_reason_and_auto_goes_on(build, r
     assert reason in pop.choice.report["batched"]
 
 
+@pytest.mark.parametrize("kind", ["attention", "attention across", "heads", "encoder"])
+def test_attention_is_computed_for_all_members_at_once(kind, monkeypatch):
+    def fail(*arguments, **named):
+        raise AssertionError("member by member")
+
+    monkeypatch.setattr("gradevo.engines.batched.attention.each", fail)
+    x, y = batch(kind, True)
+    pop = pair(kind, "batched")[1]
+    pop.choice.engine(pop, "batched").losses(F.cross_entropy, x, y, True)
+
+
+@pytest.mark.parametrize("engine", ["batched", "batched/1@2"])
+def test_attention_leaves_out_other_weights_in_every_member_and_the_same_by_seed(engine):
+    def build():
+        layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.5, batch_first=True)
+        return nn.Sequential(layer, nn.Flatten(), nn.Linear(24, 3))
+
+    found = []
+    for _ in range(2):
+        pop = ge.Population(build, 4, generator=generator_from(1), engine=engine)
+        for tensor in pop.tensors.values():
+            tensor.copy_(tensor[:1].expand_as(tensor))  # copies of one member
+        torch.manual_seed(5)
+        pop.gradient()
+        found.append(pop.accumulate(F.cross_entropy, torch.ones(3, 4, 6), torch.arange(3)))
+    assert torch.equal(found[0], found[1])
+    assert len(set(found[0].tolist())) == 4
+
+
 def test_a_change_of_mode_of_any_part_is_followed():
     def build():
         return nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))

@@ -74,17 +74,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.threads == 1:
         one_core()
-    for name in arguments.only:
-        workload = WORKLOADS[name]
+    for key in arguments.only:
+        workload = WORKLOADS[key]
         for members in workload.goals:
             with flushed():
                 found = makers(workload, members, arguments.threads)
                 if arguments.compile:
-                    found["torch.compile"] = partial(techniques.compiled, workload, members)
+                    for name in ("batched+compile", "vmap+compile"):
+                        found[name] = partial(techniques.engine, workload, members, name)
                 takes, reasons = able(found)
                 row = {
                     "part": "compile" if arguments.compile else "ratios",
-                    "workload": name, "members": members,
+                    "workload": key, "members": members,
                     "batch": workload.batch, "flops": workload.flops(),
                     "results": interleaved(takes, "loop"), "declined": reasons,
                     "machine": machine(), "command": command_line(),
@@ -92,7 +93,7 @@ def main() -> None:
             with arguments.out.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             ratios = {n: round(r["ratio"], 2) for n, r in row["results"].items()}
-            print(name, members, ratios, reasons, row["machine"]["load"], flush=True)
+            print(key, members, ratios, reasons, row["machine"]["load"], flush=True)
 
 
 if __name__ == "__main__":

@@ -107,21 +107,3 @@ def recipe(workload: Workload, members: int) -> Take:
             optimizer.step()
 
     return take
-
-
-def compiled(workload: Workload, members: int) -> Take:
-    """The batched engine's forward under torch.compile, with one fused Adam."""
-    population = ge.Population(workload.build, members, engine="batched")
-    gradient = population.gradient()
-    optimizer = torch.optim.Adam(population.parameters(), RATE, fused=True)
-    xs, ys = workload.data(members, BATCHES)
-    computing: Any = population.choice.engine(population, "batched")
-    losses = torch.compile(lambda x, y: computing.losses(F.cross_entropy, x, y, True).sum())
-
-    def take(steps: int) -> None:
-        for k in range(steps):
-            gradient.zero_()
-            losses(xs[k % BATCHES], ys[k % BATCHES]).backward()
-            optimizer.step()
-
-    return take

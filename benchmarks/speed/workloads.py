@@ -41,6 +41,20 @@ class Recurrent(nn.Module):
         return self.head(self.lstm(x)[0][:, -1])
 
 
+class Attentive(nn.Module):
+    """Two transformer encoder layers with 9 inputs and 32 units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(9, 32)
+        layer = nn.TransformerEncoderLayer(32, 4, 128, dropout=0.0, batch_first=True)
+        self.body = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(32, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(self.first(x)).mean(1))
+
+
 class Block(nn.Module):
     """Two convolutions with batch norm and the way around them."""
 
@@ -125,6 +139,7 @@ WORKLOADS = {
         Workload("LeNet-5", LeNet5, (1, 28, 28), 128, 10, {10: 2.3, 50: 2.3}),
         Workload("CNN with batch norm", SmallCNN, (3, 32, 32), 128, 10, {8: 1.3}),
         Workload("LSTM 9-32", Recurrent, (32, 9), 64, 6, {10: 1.5}, threads=2),
+        Workload("Transformer 9-32", Attentive, (16, 9), 16, 6, {10: 0.97}),
         Workload("ResNet-18", resnet18, (3, 32, 32), 16, 10, {2: 0.97}),
     )
 }

@@ -51,7 +51,8 @@ class Options:
         lr: Learning rate, or the one around which members' own are drawn.
         hidden: Sizes of hidden layers, as 70,50; asks for a perceptron. Default: 64, or 10 with
             `train --method adaswarm-paper`.
-        engine: auto, loop, batched, vmap, simd, or with threads: loop@2, batched/5@2.
+        engine: auto, loop, batched, vmap, simd, with threads: loop@2, batched/5@2, or with
+            torch.compile: batched+compile, vmap+compile.
         device: cpu, cuda, ...
         out: Run folder: checkpoints, log and result.
         json: Print one JSON object and nothing else.

@@ -47,8 +47,9 @@ class Population(nn.Module):
         engine: "loop" (one member after another, serves every module), "batched" (layer by
             layer for all members, "batched/5" for five at a time), "vmap", "simd" (chains of
             small layers, sixteen members in one vector), "loop@2" or "batched/5@2" (members
-            side by side in two threads), or "auto", which times them at the first training
-            step and keeps the fastest.
+            side by side in two threads), "batched+compile" or "vmap+compile" (torch.compile),
+            or "auto", which times all but the compiled ones at the first training step and
+            keeps the fastest.
         precision: "full", or "bfloat16": forward passes under torch's autocast; weights,
             gradients and the optimiser stay as they are.
 

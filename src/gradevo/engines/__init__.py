@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gradevo.engines.batched import Batched
 from gradevo.engines.check import is_partial
 from gradevo.engines.choose import Practice, Report, Trial, brief, undisturbed
+from gradevo.engines.compiling import Compile
 from gradevo.engines.loop import Loop
 from gradevo.engines.simd import Simd
 from gradevo.engines.threads import Threads
@@ -33,16 +34,24 @@ ENGINES: dict[str, type[Loop] | type[VMap] | type[Batched] | type[Simd]] = {
 
 
 CHUNKS = (2, 5, 10)  # members that "auto" tries to compute at a time, where layers are large
-NAMES = re.compile(r"vmap|simd|loop(@[1-9]\d*)?|batched(/[1-9]\d*)?(@[1-9]\d*)?")
+NAMES = re.compile(
+    r"simd|(vmap|batched)(\+compile)?|loop(@[1-9]\d*)?|batched(/[1-9]\d*)?(@[1-9]\d*)?"
+)
 
 
 def known(name: str) -> bool:
-    """Whether there is an engine of that name; "batched/5@2" computes five members at a time."""
+    """Whether there is an engine of that name.
+
+    "batched/5@2" computes five members at a time in two threads; "vmap+compile" is compiled.
+    """
     return NAMES.fullmatch(name) is not None
 
 
 def engine_of(name: str, population: "Population") -> "Engine":
     """A new engine by name, for a population."""
+    if name.endswith("+compile"):
+        inner = {"vmap": VMap, "batched": Batched}[name.partition("+")[0]](population)
+        return Compile(inner, name)
     alone, _, threads = name.partition("@")
     kind, _, chunk = alone.partition("/")
     members, count = int(chunk) if chunk else None, int(threads or 1)

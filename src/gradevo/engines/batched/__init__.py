@@ -53,7 +53,7 @@ class Batched:
         """Every chunk's part of `accumulate`; they do not touch each other."""
         self._check("x", x, per_member)
         self._check("y", y, per_member)
-        run, chunks = self._run(), list(self._chunks())  # traced before threads share it
+        run, chunks = self.traced(), list(self._chunks())  # traced before threads share it
         cpu = self.population.device.type == "cpu"
         own = cpu and chance.drops(run.nodes, self.population.stacked)
         draws = chance.generators(len(chunks)) if own else [None] * len(chunks)
@@ -77,9 +77,9 @@ class Batched:
     def _outputs(self, bank: Bank, x: Any, per_member: bool) -> Any:
         self._check("x", x, per_member, bank.g)
         values = pytree.tree_map(lambda leaf: of_batch(leaf, per_member), x)
-        return self._run()(bank, values)
+        return self.traced()(bank, values)
 
-    def _run(self) -> Run:
+    def traced(self) -> Run:
         """The graph in the modes that the population's parts are in."""
         stacked = self.population.stacked
         modes = tuple(part.training for part in stacked.modules())

@@ -1,7 +1,5 @@
 """Dropout from a generator of one's own, so that threads do not take turns at torch's."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, fx, nn
@@ -22,9 +20,15 @@ def drops(nodes: list[fx.Node], stacked: nn.Module) -> bool:
 
 def _drops(node: fx.Node, stacked: nn.Module) -> bool:
     if node.op == "call_module":
-        module: Any = stacked.get_submodule(str(node.target))
-        return type(module) is nn.Dropout and module.training
+        parts = stacked.get_submodule(str(node.target)).modules()
+        return any(_draws(part) and part.training for part in parts)
     return node.target is F.dropout
+
+
+def _draws(part: nn.Module) -> bool:
+    if isinstance(part, nn.MultiheadAttention):
+        return part.dropout > 0
+    return type(part) is nn.Dropout
 
 
 def generators(count: int) -> list[Generator]:

@@ -77,8 +77,8 @@ def method(bank: Bank, name: str, arguments: Any, named: Any) -> Any:
 def _draws(function: Any) -> bool:
     """Whether a function draws random numbers, so that each member needs its own."""
     name = getattr(function, "__name__", "") or getattr(function, "name", "")
-    drawing = ("rand", "dropout", "bernoulli", "normal", "poisson", "multinomial", "rrelu",
-               "gumbel", "exponential", "geometric", "cauchy")  # fmt: skip
+    drawing = ("rand", "dropout", "attention", "bernoulli", "normal", "poisson", "multinomial",
+               "rrelu", "gumbel", "exponential", "geometric", "cauchy")  # fmt: skip
     return any(word in name for word in drawing)
 
 
@@ -189,7 +189,20 @@ def _embedding(bank: Bank, *arguments: Any, **named: Any) -> Any:
     return in_turn(bank, F.embedding, arguments, named)
 
 
+def _attention(
+    bank: Bank, query: Any, key: Any, value: Any, *, is_causal: bool = False,
+    scale: float | None = None,
+) -> Any:  # fmt: skip
+    """Of batches of heads `(B, heads, T, d)`, without a mask: members are more rows."""
+    inputs = (query, key, value)
+    if not all(is_tensor(x) and len(x.shape(bank.g)) == 4 for x in inputs):
+        return None
+    q, k, v = (members(x, bank.g).flatten(0, 1) for x in inputs)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=is_causal, scale=scale)
+    return Value(mixed.unflatten(0, (bank.g, -1)), "members")
+
+
 SPECIAL: dict[Any, Callable[..., Any]] = {
-    F.embedding: _embedding,
+    F.embedding: _embedding, F.scaled_dot_product_attention: _attention,
     torch.flatten: _flatten, F.linear: _linear, torch.cat: _cat, F.dropout: _dropout,
 }  # fmt: skip

@@ -13,9 +13,8 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from gradevo.engines.batched import functions
+from gradevo.engines.batched.attention import part
 from gradevo.engines.batched.bank import Bank
-from gradevo.engines.batched.each import each
-from gradevo.engines.batched.layers import LAYERS
 from gradevo.engines.batched.values import Value, is_tensor, members
 
 
@@ -171,12 +170,7 @@ class Run:
         return (x,) if name.startswith("*") else x
 
     def _module(self, bank: Bank, target: str, arguments: Any, named: Any) -> Any:
-        module = self.stacked.get_submodule(target)
-        layer = LAYERS.get(type(module))
-        plain = len(arguments) == 1 and not named and is_tensor(arguments[0])
-        if layer is None or not plain:
-            return each(bank, module, *arguments, **named)
-        return layer(bank, module, arguments[0])
+        return part(bank, self.stacked.get_submodule(target), *arguments, **named)
 
     def _function(self, bank: Bank, target: Any, arguments: Any, named: Any) -> Any:
         if target is getattr:
