@@ -13,8 +13,10 @@ from torch import nn
 import gradevo as ge
 from gradevo.engines.simd.vector import LANES
 from gradevo.randomness import generator_from, isolated
-from gradevo.swarm import lanes
+from gradevo.swarm import EMPSO, REMPSO, lanes
 from gradevo.swarm.estimators import ESTIMATORS, Cloud
+from gradevo.swarm.gradient import visit
+from gradevo.swarm.search import Box
 
 CRITERIA = {
     "CROSS_ENTROPY": F.cross_entropy, "MSE": F.mse_loss, "MAE": F.l1_loss,
@@ -29,8 +31,8 @@ def hashed(x):
     return x ^ (x >> np.uint32(16))
 
 
-def points_of(w, particles, spread, bounds, seed):
-    """The points that the kernel draws, `(swarms, particles, dims)`."""
+def drawn_of(w, particles, seed, start=0):
+    """The numbers in [0, 1) that the kernel draws, `(swarms, particles, dims)`."""
     swarms, dims = w.shape
     found = np.empty((-(-swarms // LANES) * LANES, particles, dims), np.float32)
     lane = np.arange(LANES, dtype=np.uint32)
@@ -40,17 +42,22 @@ def points_of(w, particles, spread, bounds, seed):
             low, high = np.uint32(own & np.uint64(2**32 - 1)), np.uint32(own >> np.uint64(32))
             for i in range(particles):
                 for d in range(dims):
-                    counter = np.uint32(i * dims + d) * np.uint32(LANES) + lane
+                    counter = np.uint32(start + i * dims + d) * np.uint32(LANES) + lane
                     bits = hashed(hashed(counter + low) ^ high)
                     drawn = (bits >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
-                    found[b * LANES : (b + 1) * LANES, i, d] = drawn * 2 - 1
-    x = w.unsqueeze(1) + spread * torch.from_numpy(found[:swarms])
+                    found[b * LANES : (b + 1) * LANES, i, d] = drawn
+    return torch.from_numpy(found[:swarms])
+
+
+def points_of(w, particles, spread, bounds, seed):
+    """The points that the kernel draws, `(swarms, particles, dims)`."""
+    x = w.unsqueeze(1) + spread * (drawn_of(w, particles, seed) * 2 - 1)
     return x if bounds is None else x.clamp(*bounds)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    kind=st.sampled_from(sorted(CRITERIA)), estimator=st.sampled_from(lanes.ESTIMATORS),
+    kind=st.sampled_from(sorted(CRITERIA)), estimator=st.sampled_from(["rank", "tie"]),
     rows=st.integers(1, 40), dims=st.integers(1, 6), particles=st.integers(2, 25),
     seed=st.integers(0, 99), sure=st.booleans(),
 )  # fmt: skip
@@ -67,7 +74,8 @@ def test_directions_are_the_estimators_on_the_points_that_were_drawn(
     state = generator.get_state()
     drawn = int(torch.randint(2**62, (), generator=generator))
     generator.set_state(state)
-    found = lanes.directions(kind, w, target, particles, estimator, 0.5, bounds, generator)
+    around = lanes.Around(particles, estimator, 0.5, bounds)
+    found = lanes.directions(kind, w, target, around, generator)
     x = points_of(w, particles, 0.5, bounds, drawn)
     goal = target.repeat_interleave(particles, 0)
     values = CRITERIA[kind](x.flatten(0, 1), goal[:, 0] if classes else goal, reduction="none")
@@ -78,6 +86,69 @@ def test_directions_are_the_estimators_on_the_points_that_were_drawn(
     clear = ((gaps > 1e-4) | (gaps == 0)).all(dim=1) & (order[:, -1] > order[:, 0] + 1e-4)
     torch.testing.assert_close(found.direction[clear], truth[clear], rtol=1e-3, atol=1e-4)
     assert not bool(found.lost.any())
+
+
+class Scripted(EMPSO):
+    """EMPSO with the kernel's draws."""
+
+    def draw(self, swarm, generator):
+        x = swarm.x
+        start = next(generator)
+        drawn = drawn_of(x[:, 0], x.shape[1], generator.seed, start * x[0].numel())
+        return drawn if self.per_entry else drawn[..., :1].clone()
+
+
+class Counting:
+    """Counts the draws of a run."""
+
+    def __init__(self, seed):
+        self.seed, self.count = seed, 0
+
+    def __next__(self):
+        self.count += 1
+        return self.count
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(sorted(CRITERIA)), estimator=st.sampled_from(lanes.ESTIMATORS),
+    rows=st.integers(1, 40), dims=st.integers(1, 6), particles=st.integers(2, 12),
+    iterations=st.integers(0, 4), per_entry=st.booleans(), corrected=st.booleans(),
+    clamp=st.sampled_from([None, 0.1]), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_moved_swarms_find_what_torchs_find_with_the_same_draws(
+    kind, estimator, rows, dims, particles, iterations, per_entry, corrected, clamp, seed
+):
+    generator = generator_from(seed)
+    w = torch.randn(rows, dims, generator=generator)
+    bounds = (0.0, 1.0) if kind == "BCE" else (-2.0, 1.0) if seed % 2 else None
+    w = w.sigmoid() if kind == "BCE" else w
+    classes = kind == "CROSS_ENTROPY"
+    target = (torch.randint(dims, (rows, 1), generator=generator) if classes
+              else torch.rand(rows, dims, generator=generator))  # fmt: skip
+    state = generator.get_state()
+    drawn = int(torch.randint(2**62, (), generator=generator))
+    generator.set_state(state)
+    rule = {"per_entry": per_entry, "bias_correction": corrected, "clamp": clamp, "beta": 0.7}
+    around = lanes.Around(particles, estimator, 0.5, bounds, EMPSO(**rule), iterations, 0.2)
+    found = lanes.directions(kind, w, target, around, generator)
+    losses = []
+
+    def evaluate(x):
+        goal = target.repeat_interleave(x.shape[1], 0)
+        values = CRITERIA[kind](x.flatten(0, 1), goal[:, 0] if classes else goal, reduction="none")
+        losses.append(values.view(rows, x.shape[1], -1).mean(2))
+        return losses[-1]
+
+    box = Box(*bounds) if bounds else None
+    start = points_of(w, particles, 0.5, bounds, drawn)
+    moves = Scripted(**rule), iterations, Counting(drawn)
+    cloud = visit(evaluate, w, start, *moves, box=box, eta=0.2)
+    truth = ESTIMATORS[estimator](cloud)
+    order = torch.cat(losses, dim=1).sort(dim=1).values
+    gaps = (order[:, 1:] - order[:, :-1]) / (order[:, 1:].abs() + 1e-2)
+    clear = ((gaps > 1e-5) | (gaps == 0)).all(dim=1)  # no rounding changes who is better
+    torch.testing.assert_close(found.direction[clear], truth[clear], rtol=2e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.MSELoss(), F.l1_loss])
@@ -138,7 +209,8 @@ LEFT = {
     "a loss of one's own": (lambda o, t: (o.argmax(1) != t).float(), {}),
     "class weights": (nn.CrossEntropyLoss(weight=torch.ones(4)), {}),
     "smoothing": (nn.CrossEntropyLoss(label_smoothing=0.1), {}),
-    "moves of the swarm": (nn.CrossEntropyLoss(), {"iterations": 2}),
+    "other moves": (nn.CrossEntropyLoss(), {"iterations": 2, "dynamics": REMPSO()}),
+    "another start": (nn.CrossEntropyLoss(), {"start": "range", "bounds": (-1.0, 1.0)}),
     "another estimator": (nn.CrossEntropyLoss(), {"estimator": "regression"}),
     "the whole batch": (F.cross_entropy, {"scope": "batch"}),
 }

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import techniques
 import torch
@@ -146,6 +146,10 @@ def runs() -> dict[str, Any]:
     return found
 
 
+SWARM_ENGINES: tuple[Literal["torch", "simd"], ...] = ("torch", "simd")
+MOVED: dict[str, Any] = {"particles": 10, "iterations": 10, "estimator": "near", "scope": "row"}
+
+
 def swarms() -> dict[str, Any]:
     """Forward and backward of a criterion on its outputs: plain, by torch's swarm, by simd's."""
     found = {}
@@ -156,10 +160,15 @@ def swarms() -> dict[str, Any]:
             labels = torch.randint(classes, (rows,), generator=generator)
             wide = F.one_hot(labels, classes).float()
             target = labels if isinstance(loss, nn.CrossEntropyLoss) else wide
-            takes = {"plain": loss, "torch": ge.SwarmLoss(loss), "simd": ge.SwarmLoss(
-                loss, engine="simd")}  # fmt: skip
-            works = {n: _repeated(partial(_backward, c, output, target)) for n, c in takes.items()}
-            found[f"{type(loss).__name__}, {rows} x {classes}"] = interleaved(works, "torch")
+            name = f"{type(loss).__name__}, {rows} x {classes}"
+            for label, own in (("", {}), (", EMPSO", MOVED)):
+                takes = {"plain": loss} | {
+                    engine: ge.SwarmLoss(loss, engine=engine, **own) for engine in SWARM_ENGINES
+                }
+                works = {
+                    n: _repeated(partial(_backward, c, output, target)) for n, c in takes.items()
+                }
+                found[name + label] = interleaved(works, "torch")
     return found
 
 

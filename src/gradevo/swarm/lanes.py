@@ -1,10 +1,11 @@
 """SwarmLoss in one compiled pass: points, their losses and directions, sixteen swarms a vector.
 
-For one-shot swarms around outputs under a built-in loss, on the CPU in float32. Its random numbers
-come from a counter, not from torch's generator, so points are other ones than in torch, of the
-same distribution. Needs Numba: `pip install gradevo[simd]`.
+For swarms around outputs under a built-in loss, one shot or moved by EMPSO, on the CPU in
+float32. Its random numbers come from a counter, not from torch's generator, so points are other
+ones than in torch, of the same distribution. Needs Numba: `pip install gradevo[simd]`.
 """
 
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -12,8 +13,9 @@ import torch
 from torch import Generator, Tensor
 
 from gradevo.engines import criteria
+from gradevo.swarm.dynamics import EMPSO
 
-ESTIMATORS = ("rank", "tie")
+ESTIMATORS = ("rank", "tie", "near", "starred")  # in the kernel's order
 
 
 class Found(NamedTuple):
@@ -46,15 +48,39 @@ def targets_of(kind: str, target: Any, rows: Tensor, entries: bool) -> Tensor | 
     return target.reshape(-1, 1) if entries else target
 
 
+@dataclass(frozen=True)
+class Around:
+    """How swarms look around an output.
+
+    Attributes:
+        particles: points a swarm.
+        estimator: one of `ESTIMATORS`.
+        spread: half the width of the cube around an output.
+        bounds: into which points are clipped.
+        dynamics: how they move.
+        iterations: how often.
+        eta: the papers' learning rate, for "near" and "starred".
+    """
+
+    particles: int
+    estimator: str
+    spread: float
+    bounds: tuple[float, float] | None = None
+    dynamics: EMPSO = field(default_factory=EMPSO)
+    iterations: int = 0
+    eta: float = 0.1
+
+    def numbers(self) -> Tensor:
+        """As the kernel reads them."""
+        low, high = self.bounds or (-torch.inf, torch.inf)
+        rule = self.dynamics
+        clamp = torch.inf if rule.clamp is None else rule.clamp
+        rates = (rule.c1, rule.c2, rule.beta, float(rule.bias_correction), clamp, self.eta)
+        return torch.tensor([self.spread, low, high, *rates], dtype=torch.float32)
+
+
 def directions(
-    kind: str,
-    w: Tensor,
-    target: Tensor,
-    particles: int,
-    estimator: str,
-    spread: float,
-    bounds: tuple[float, float] | None,
-    generator: Generator | None,
+    kind: str, w: Tensor, target: Tensor, around: Around, generator: Generator | None
 ) -> Found:
     """Where losses rise around each output.
 
@@ -62,27 +88,25 @@ def directions(
         kind: of the loss, see `kind_of`.
         w: outputs, `(swarms, dims)`, float32.
         target: `(swarms, dims)`, or `(swarms, 1)` numbers of classes.
-        particles: points a swarm.
-        estimator: "rank" or "tie".
-        spread: half the width of the cube around w.
-        bounds: into which points are clipped.
+        around: how swarms look around.
         generator: of the seed; None: torch's global stream.
     """
     from gradevo.engines.simd.layout import Loss
-    from gradevo.swarm.lanes_kernel import entry, size_of
+    from gradevo.swarm.lanes_kernel import entry
+    from gradevo.swarm.lanes_moves import size_of
 
     outputs, targets = _in_lanes(w), _in_lanes(target.to(torch.float32))
     blocks, dims, lanes = outputs.shape
     found, lost = torch.empty_like(outputs), outputs.new_empty(blocks, lanes)
-    scratch = outputs.new_empty(size_of(particles, dims), lanes)
-    low, high = bounds or (-torch.inf, torch.inf)
-    numbers = torch.tensor([spread, low, high], dtype=torch.float32)
-    weights = _rank_weights(particles)
+    particles, iterations = around.particles, around.iterations
+    scratch = outputs.new_empty(size_of(particles, dims, iterations), lanes)
+    numbers, weights = around.numbers(), _rank_weights(particles * (iterations + 1))
     seed = int(torch.randint(2**62, (), generator=generator))
     entry()(
         outputs.data_ptr(), targets.data_ptr(), found.data_ptr(), lost.data_ptr(),
         scratch.data_ptr(), numbers.data_ptr(), weights.data_ptr(), blocks, dims,
-        targets.shape[1], particles, int(Loss[kind]), ESTIMATORS.index(estimator), seed,
+        targets.shape[1], particles, int(Loss[kind]), ESTIMATORS.index(around.estimator),
+        iterations, int(around.dynamics.per_entry), seed,
     )  # fmt: skip
     return Found(_out_of_lanes(found, len(w)), lost.flatten()[: len(w)] != 0)
 

@@ -24,45 +24,45 @@ from gradevo.engines.simd.vector import (
     store,
     uniform,
 )
+from gradevo.swarm import lanes_moves as moves
 
+NEAR = 2  # the estimators from here on are the swarm's own: near, starred
 LARGEST = 3.4028234663852886e38
 compiled = njit(error_model="numpy")
 
 
-def size_of(particles: int, dims: int) -> int:
-    """Vectors of scratch memory: points and their losses."""
-    return particles * (dims + 1)
-
-
 @compiled
 def swarms(w, target, found, lost, scratch, numbers, weights, blocks, dims, wide, particles,
-           kind, estimator, seed):  # fmt: skip
+           kind, estimator, iterations, per_entry, seed):  # fmt: skip
     """All swarms, a block of lanes at a time."""
-    points, losses = scratch, scratch + BYTES * particles * dims
+    visited = particles * (iterations + 1)
+    points, losses = scratch, scratch + BYTES * visited * dims
+    swarm = losses + BYTES * visited
     for b in range(blocks):
         mine, goal = w + BYTES * dims * b, target + BYTES * wide * b
-        scatter(mine, points, numbers, dims, particles, seed + b * 0x632BE59BD9B4E019)
-        for i in range(particles):
-            value = loss_of(kind, points + BYTES * dims * i, goal, dims)
-            finite = if_at_most(absolute(value), full(LARGEST), value, full(LARGEST) * full(2.0))
-            store(losses, i, finite)
+        own = seed + b * 0x632BE59BD9B4E019
+        scatter(mine, points, numbers, dims, particles, own)
+        evaluate(kind, points, losses, goal, particles, dims)
+        if iterations > 0 or estimator >= NEAR:
+            moves.begin(points, losses, swarm, numbers, particles, dims)
+        for t in range(iterations):
+            before = points + BYTES * particles * dims * t
+            after, values = before + BYTES * particles * dims, losses + BYTES * particles * (t + 1)
+            moves.move(before, after, swarm, numbers, particles, dims, t, per_entry, own)
+            evaluate(kind, after, values, goal, particles, dims)
+            moves.score(after, values, swarm, particles, dims)
         best, worst = load(losses, 0), load(losses, 0)
-        for i in range(1, particles):
+        for i in range(1, visited):
             best, worst = smaller(load(losses, i), best), larger(load(losses, i), worst)
-        informed = if_above(worst, best, full(1.0), full(0.0))
-        out = found + BYTES * dims * b
-        away = full(0.0)
+        out, away = found + BYTES * dims * b, full(0.0)
         for d in range(dims):
-            store(out, d, full(0.0))
             away = away + load(mine, d) * full(0.0)  # not a number where an output is none
-        for i in range(particles):
-            if estimator == 0:
-                share = of_rank(losses, weights, particles, i)
-            else:
-                share = of_best(losses, particles, i, best)
-            for d in range(dims):
-                step = load(mine, d) - load(points, dims * i + d)
-                store(out, d, fma(share * informed, step, load(out, d)))
+        if estimator >= NEAR:
+            starred = estimator > NEAR
+            moves.towards_best(mine, out, swarm, numbers, particles, dims, starred)
+        else:
+            informed = if_above(worst, best, full(1.0), full(0.0))
+            weigh(mine, points, losses, out, weights, visited, dims, estimator, best, informed)
         for d in range(dims):
             store(out, d, load(out, d) + away)
         hopeless = if_above(best, full(LARGEST), full(1.0), full(0.0))
@@ -70,12 +70,36 @@ def swarms(w, target, found, lost, scratch, numbers, weights, blocks, dims, wide
 
 
 @compiled
+def evaluate(kind, points, losses, target, particles, dims):
+    """Losses of points; what is not finite is infinite."""
+    for i in range(particles):
+        value = loss_of(kind, points + BYTES * dims * i, target, dims)
+        finite = if_at_most(absolute(value), full(LARGEST), value, full(LARGEST) * full(2.0))
+        store(losses, i, finite)
+
+
+@compiled
+def weigh(w, points, losses, out, weights, visited, dims, estimator, best, informed):
+    """w minus the weighted mean of the points."""
+    for d in range(dims):
+        store(out, d, full(0.0))
+    for i in range(visited):
+        if estimator == 0:
+            share = of_rank(losses, weights, visited, i)
+        else:
+            share = of_best(losses, visited, i, best)
+        for d in range(dims):
+            step = load(w, d) - load(points, dims * i + d)
+            store(out, d, fma(share * informed, step, load(out, d)))
+
+
+@compiled
 def scatter(w, points, numbers, dims, particles, seed):
     """Points uniform in a cube around w, within bounds."""
     spread, low, high = (
-        full(load_float(numbers, 0)),
-        full(load_float(numbers, 1)),
-        full(load_float(numbers, 2)),
+        full(load_float(numbers, moves.SPREAD)),
+        full(load_float(numbers, moves.LOW)),
+        full(load_float(numbers, moves.HIGH)),
     )
     for i in range(particles):
         for d in range(dims):
@@ -144,7 +168,8 @@ def loss_of(kind, x, target, dims):
 @cache
 def entry() -> Any:
     """The compiled pass, kept on disk where there is a place for it."""
-    files = (Path(__file__), *(Path(str(m.__file__)) for m in (maths, vector, layout)))
+    parts = (maths, vector, layout, moves)
+    files = (Path(__file__), *(Path(str(part.__file__)) for part in parts))
     try:
         return _of_version(version_of(*files), True)
     except RuntimeError:
@@ -152,11 +177,11 @@ def entry() -> Any:
 
 
 def _of_version(version: str, kept: bool) -> Any:
-    @njit(types.void(*[types.intp] * 14), cache=kept, nogil=True, error_model="numpy")
+    @njit(types.void(*[types.intp] * 16), cache=kept, nogil=True, error_model="numpy")
     def run(w, target, found, lost, scratch, numbers, weights, blocks, dims, wide, particles,
-            kind, estimator, seed):  # fmt: skip
+            kind, estimator, iterations, per_entry, seed):  # fmt: skip
         if len(version) > 0:  # a closure's variables are part of the cache's key
             swarms(w, target, found, lost, scratch, numbers, weights, blocks, dims, wide,
-                   particles, kind, estimator, seed)  # fmt: skip
+                   particles, kind, estimator, iterations, per_entry, seed)  # fmt: skip
 
     return run

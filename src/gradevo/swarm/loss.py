@@ -82,9 +82,9 @@ class SwarmLoss(nn.Module):
             "tie" are divided by its slope (1 in the middle), so that no output gets stuck at a
             bound. False: they are linear between the bounds. None: autograd's graph tells.
         eta: the paper's learning rate, in the paper's estimators only.
-        engine: "torch", or "simd": one compiled pass, many times faster, for one shot of "rank"
-            or "tie" under cross-entropy, MSE, MAE and binary cross-entropy in float32 on the
-            CPU; what it does not serve is left to torch. Needs Numba.
+        engine: "torch", or "simd": one compiled pass, for one shot or moves of `EMPSO` under
+            cross-entropy, MSE, MAE and binary cross-entropy in float32 on the CPU, and all
+            estimators but regression and covariance; the rest is left to torch. Needs Numba.
         seed: of the points. Inside `gradevo.fit` they come from the run's own stream instead.
 
     Raises:
@@ -253,7 +253,7 @@ class SwarmLoss(nn.Module):
         generator = self._generator(outputs.device)
         if (quick := self._compiled(name, scope, search, generator)) is not None:
             direction = self._told(quick.direction, quick.lost, search.particles)
-            if saturated and self.bounds is not None:
+            if saturated and self.bounds is not None and search.estimator in DIRECTIONS:
                 direction = direction / slope(scope.w, *self.bounds)
             return scope.gradient(direction, False)
         x = self._starts(scope.w, len(outputs), search, generator)
@@ -268,8 +268,11 @@ class SwarmLoss(nn.Module):
         self, name: str, scope: Any, search: Search, generator: Generator | None
     ) -> lanes.Found | None:
         """Directions by the compiled pass; None: it was not asked for or does not serve this."""
-        plain = self.engine == "simd" and name != "batch" and not self.iterations
-        if not plain or self.start != "output" or search.estimator not in lanes.ESTIMATORS:
+        plain = self.engine == "simd" and name != "batch" and self.start == "output"
+        if not plain or search.estimator not in lanes.ESTIMATORS:
+            return None
+        rule = self.dynamics if self.iterations or search.estimator in OF_SWARM else EMPSO()
+        if type(rule) is not EMPSO:
             return None
         kind = lanes.kind_of(self.loss)
         if kind is None or scope.w.dtype != torch.float32 or scope.w.device.type != "cpu":
@@ -278,9 +281,11 @@ class SwarmLoss(nn.Module):
         if target is None or scope.outputs.dtype != torch.float32:
             return None
         width = 1.0 if self.bounds is None else self.bounds[1] - self.bounds[0]
-        spread = search.spread * width
-        around = search.particles, search.estimator, spread, self.bounds, generator
-        return lanes.directions(kind, scope.w, target, *around)
+        around = lanes.Around(
+            search.particles, search.estimator, search.spread * width, self.bounds, rule,
+            self.iterations, self.eta,
+        )  # fmt: skip
+        return lanes.directions(kind, scope.w, target, around, generator)
 
     def _saturates(self, output: Tensor) -> bool:
         if self.bounds is None:
