@@ -81,7 +81,7 @@ def test_it_learns(algorithm):
     longer = {"fine_tune": 60} if crosses(algorithm) else {"steps": 60}
     state, infos = run(replace(algorithm, **longer), problem)
     tensors, losses = algorithm.survivors(state)
-    assert infos[-1]["best"] < 0.6 * before
+    assert infos[-1]["best"] < 0.65 * before
     if crosses(algorithm):
         return  # its losses are of training batches, which a validation cannot repeat
     if getattr(algorithm, "validation_batch", None) is None:

@@ -176,9 +176,13 @@ def test_frozen_numbers_and_statistics_come_from_the_parent_that_a_child_is_like
     tensors, children = state.members.tensors, bred(state, crossover="sbx", index=1e9)
     for child in range(6):
         apart = (tensors["inner.weight"] - children["inner.weight"][child]).flatten(1)
-        parent = int((apart.abs() > 1e-6).sum(1).argmin())
-        for name in ("shift", "norm.running_mean", "norm.running_var"):
-            assert torch.equal(children[name][child], tensors[name][parent])
+        entries = (apart.abs() > 1e-6).sum(1)
+        parents = torch.nonzero(entries == entries.min()).flatten().tolist()
+        names = ("shift", "norm.running_mean", "norm.running_var")
+        assert any(
+            all(torch.equal(children[name][child], tensors[name][parent]) for name in names)
+            for parent in parents
+        )
 
 
 def test_about_one_entry_a_child_becomes_zero():

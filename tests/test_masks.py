@@ -15,6 +15,7 @@ from gradevo.operators.masks import count, density, drawn, full, grow, masked, t
 from gradevo.optimisers import resolve
 from gradevo.phase import Phase, Recipe, Streams
 from gradevo.randomness import generator_from
+from gradevo.share import Share
 from problems import Everything, make_problem
 
 MANY = settings(max_examples=40, deadline=None)
@@ -249,7 +250,9 @@ def phase_of(problem, masks, **more):
     tensors = masked(problem.population.tensors, masks)
     losses = torch.full((problem.population.size,), math.inf, dtype=torch.float64)
     hyper = same_for_all({"lr": more.pop("lr", 0.02)}, problem.population.size)
-    return Phase(tensors, hyper, losses, mean=clone(tensors), masks=masks, **more)
+    return Phase(
+        tensors, hyper, losses, Share.whole(len(losses)), mean=clone(tensors), masks=masks, **more
+    )
 
 
 def recipe_of(optimizer, steps, clip=None):

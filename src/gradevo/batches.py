@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from gradevo.checkpoint import storable
-from gradevo.randomness import isolated
+from gradevo.randomness import generator_from, isolated
+from gradevo.share import Share, mixed
 
 
 @storable
@@ -36,8 +37,11 @@ class Source(Protocol):
         """The beginning of an epoch, its order to be drawn from `generator`."""
         ...
 
-    def draw(self, position: Position, members: int, shared: bool) -> tuple[Tensor, Tensor]:
-        """The next batch `(B, ...)`, or one a member `(g, B, ...)`; advances `position`."""
+    def draw(self, position: Position, members: int | Share, shared: bool) -> tuple[Tensor, Tensor]:
+        """The next batch `(B, ...)`, or one a member `(g, B, ...)`; advances `position`.
+
+        What a member gets does not depend on which others are drawn for.
+        """
         ...
 
 
@@ -52,41 +56,52 @@ class TensorSource:
         self.x, self.y = x, y
         self.rows = len(x)
         self.batch_size = batch_size
-        self._orders: tuple[Tensor, int, Tensor, Generator] | None = None  # of this epoch
+        self._orders: tuple[Tensor, tuple[int, ...], Tensor, Generator] | None = (
+            None  # of this epoch
+        )
 
     def start(self, generator: Generator) -> Position:
         return Position(generator.get_state())
 
-    def draw(self, position: Position, members: int, shared: bool) -> tuple[Tensor, Tensor]:
-        rows = torch.empty(1 if shared else members, self.batch_size, dtype=torch.int32)
-        self.fill(rows, position)
+    def draw(self, position: Position, members: int | Share, shared: bool) -> tuple[Tensor, Tensor]:
+        ids = (0,) if shared else _share(members).ids
+        rows = torch.empty(len(ids), self.batch_size, dtype=torch.int32)
+        self.fill(rows, position, ids)
         rows = rows.to(self.x.device)
         chosen = rows[0] if shared else rows
         return self.x[chosen], self.y[chosen]
 
-    def fill(self, rows: Tensor, position: Position) -> None:
-        """Row numbers of the next batches into int32 `(g or 1, draws * B)`; advances `position`."""
-        done, members = 0, len(rows)
+    def fill(self, rows: Tensor, position: Position, ids: tuple[int, ...]) -> None:
+        """Row numbers of the next batches into int32 `(n, draws * B)`; advances `position`.
+
+        Args:
+            rows: to write to.
+            position: moves on.
+            ids: numbers of the n members.
+        """
+        done = 0
         while done < rows.shape[1]:
             left = self.rows // self.batch_size - position.taken
             if left == 0:
-                position.epoch, position.taken = self._epoch(position, members)[1].get_state(), 0
+                position.epoch, position.taken = self._epoch(position, ids)[1].get_state(), 0
                 continue
-            orders, first = self._epoch(position, members)[0], position.taken * self.batch_size
+            orders, first = self._epoch(position, ids)[0], position.taken * self.batch_size
             count = min(left * self.batch_size, rows.shape[1] - done)
             rows[:, done : done + count] = orders[:, first : first + count]
             position.taken, done = position.taken + count // self.batch_size, done + count
 
-    def _epoch(self, position: Position, count: int) -> tuple[Tensor, Generator]:
-        """Row orders of the epoch `(count, rows)`, kept while it lasts, and the draws after."""
+    def _epoch(self, position: Position, ids: tuple[int, ...]) -> tuple[Tensor, Generator]:
+        """Row orders of the epoch `(n, rows)`, kept while it lasts, and the draws after."""
         kept = self._orders
-        if kept is None or kept[1] != count or not torch.equal(kept[0], position.epoch):
+        if kept is None or kept[1] != ids or not torch.equal(kept[0], position.epoch):
             generator = torch.Generator()
             generator.set_state(position.epoch)
-            orders = torch.empty(count, self.rows, dtype=torch.int32)
-            for row in orders:
-                torch.randperm(self.rows, generator=generator, dtype=torch.int32, out=row)
-            kept = self._orders = position.epoch, count, orders, generator
+            key = int(torch.randint(2**62, (), generator=generator))
+            orders = torch.empty(len(ids), self.rows, dtype=torch.int32)
+            for i, row in zip(ids, orders, strict=True):
+                own = generator_from(mixed(key, i))
+                torch.randperm(self.rows, generator=own, dtype=torch.int32, out=row)
+            kept = self._orders = position.epoch, ids, orders, generator
         return kept[2], kept[3]
 
 
@@ -114,10 +129,12 @@ class LoaderSource:
     def start(self, generator: Generator) -> Position:
         return Position(generator.get_state())
 
-    def draw(self, position: Position, members: int, shared: bool) -> tuple[Tensor, Tensor]:
+    def draw(self, position: Position, members: int | Share, shared: bool) -> tuple[Tensor, Tensor]:
         if shared:
             return self._next(position)
-        batches = [self._next(position) for _ in range(members)]
+        share = _share(members)
+        every = (self._next(position) for _ in range(share.of))  # others' are dealt to them
+        batches = [batch for i, batch in enumerate(every) if i in share.ids]
         return torch.stack([x for x, _ in batches]), torch.stack([y for _, y in batches])
 
     def _next(self, position: Position) -> tuple[Tensor, Tensor]:
@@ -158,6 +175,10 @@ class LoaderSource:
         for _ in range(position.taken):  # exactly as the run took them
             self._take(self._live[0])
         return iterator, generator
+
+
+def _share(members: int | Share) -> Share:
+    return members if isinstance(members, Share) else Share.whole(members)
 
 
 def reseed(loader: DataLoader[Any]) -> None:

@@ -46,6 +46,7 @@ class Compiled:
         links, size = engine.chain().links, problem.population.size
         stacked, batch = problem.population.stacked, self.source.batch_size
         self.program = Program(links, stacked, size, batch, targets)
+        self.program.draws_for(phase.share.ids)
         self.table = engine.table(self.program, self.source.x, self.source.y)
         self.rule = rule_of(optimiser, self.program.blocks)
         self.counted = 0
@@ -121,10 +122,10 @@ class Compiled:
         size = self.population.size
         indices = index_table(self.program.blocks * LANES, steps * self.source.batch_size)
         if self.recipe.shared_batch:
-            self.source.fill(indices[:1], self.streams.data)
+            self.source.fill(indices[:1], self.streams.data, (0,))
             indices[1:size] = indices[0]
         else:
-            self.source.fill(indices[:size], self.streams.data)
+            self.source.fill(indices[:size], self.streams.data, self.phase.share.ids)
         return indices
 
     def _seeds(self, steps: int) -> Tensor:

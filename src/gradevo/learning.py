@@ -16,6 +16,7 @@ from gradevo.optimisers import Hyper
 from gradevo.phase import Phase, Recipe, Streams
 from gradevo.problem import Problem
 from gradevo.randomness import preserved
+from gradevo.share import Share
 from gradevo.stepping import stepper_of
 from gradevo.structure import Tensors
 
@@ -28,6 +29,7 @@ def begin(
     tensors: Tensors,
     hyper: Hyper,
     rows: Tensor | None = None,
+    share: Share | None = None,
 ) -> Phase:
     """A phase before its first step.
 
@@ -37,6 +39,7 @@ def begin(
         tensors: start weights, `(g, ...)` each; not changed.
         hyper: the members' own numbers.
         rows: the validation rows to check on; None: all.
+        share: which members these are; None: all.
     """
     population = problem.population
     population.load(tensors)
@@ -47,6 +50,7 @@ def begin(
         population.tensors,
         hyper,
         losses,
+        share or Share.whole(population.size),
         kept=clone(tensors) if recipe.backoff else None,
         mean=clone(tensors) if recipe.average else None,
         rows=rows,

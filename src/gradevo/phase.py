@@ -14,6 +14,7 @@ from gradevo.operators.masks import Masks
 from gradevo.optimisers import Hyper
 from gradevo.problem import Problem
 from gradevo.randomness import spawn
+from gradevo.share import Share
 from gradevo.structure import Tensors
 
 Schedule = Callable[[float], float]
@@ -98,6 +99,7 @@ class Phase:
         kept: the best weights so far, where the recipe backs off.
         mean: running mean of the weights in progress, where the recipe averages.
         rows: the validation rows to check on; None: all.
+        share: which members these are.
         masks: which weights are there; the others stay zero, and so do their moments.
         optimizer: what the optimisers carry from step to step.
         step: steps taken.
@@ -107,6 +109,7 @@ class Phase:
     tensors: Tensors
     hyper: Hyper
     losses: Tensor
+    share: Share
     kept: Tensors | None = None
     mean: Tensors | None = None
     rows: Tensor | None = None

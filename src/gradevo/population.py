@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 
 from gradevo import engines
 from gradevo.randomness import generator_from, isolated
+from gradevo.share import mixed
 from gradevo.structure import (
     Structure,
     Tensors,
@@ -79,8 +80,7 @@ class Population(nn.Module):
         precision: str = "full",
     ) -> None:
         at_least("size", size, 1)
-        with isolated(generator or generator_from(0)):
-            modules = [build() for _ in range(size)]
+        modules = _built(build, range(size), generator or generator_from(0))
         check_members(modules)
         self._adopt(with_tensors(modules[0], stack(modules)), size, engine, precision)
 
@@ -330,6 +330,15 @@ class Population(nn.Module):
 
     def extra_repr(self) -> str:
         return f"size={self.size}, engine={self.engine}"
+
+
+def _built(build: Build, ids: Sequence[int], generator: Generator) -> list[nn.Module]:
+    """Members by their numbers, each from a stream of its own."""
+    key, modules = int(torch.randint(2**62, (), generator=generator)), []
+    for i in ids:
+        with isolated(generator_from(mixed(key, i))):
+            modules.append(build())
+    return modules
 
 
 def _rejoin(population: nn.Module, _keys: Any) -> None:

@@ -5,15 +5,37 @@ way. `isolated` lends a generator of ours to that global place and puts everythi
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
+
+from gradevo.share import mixed
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Where the members' own random numbers of a step come from.
+
+    Attributes:
+        key: of the step.
+        ids: numbers of the members that are computed.
+    """
+
+    key: int
+    ids: Sequence[int]
+
+    def seed(self, row: int) -> int:
+        """Of the member in a row."""
+        return mixed(self.key, self.ids[row])
+
 
 _lent = ContextVar("_lent", default=False)
+_draws: ContextVar[Draws | None] = ContextVar("_draws", default=None)
 
 
 def ambient() -> bool:
@@ -69,6 +91,54 @@ def following(generator: Generator, device: torch.device | None = None) -> Itera
     finally:
         _lent.reset(token)
         generator.set_state(torch.get_rng_state())
+
+
+@contextmanager
+def drawing(
+    noise: Generator, ids: Sequence[int], device: torch.device | None = None
+) -> Iterator[None]:
+    """A step in which every member draws from a stream of its own, by its number.
+
+    Global states are left where the block left them, see `following`. numpy's and Python's follow
+    the first member: what modules draw from those depends on who computes them.
+
+    Args:
+        noise: of the run; moves on by one draw.
+        ids: numbers of the members that are computed.
+        device: a CUDA device whose stream follows the first member as well.
+    """
+    found = Draws(int(torch.randint(2**62, (), generator=noise)), ids)
+    first = found.seed(0)
+    random.seed(first)
+    np.random.seed(first % 2**32)
+    for place in _streams(device):
+        with torch.cuda.device(place):
+            torch.cuda.manual_seed(first)
+    torch.default_generator.manual_seed(first)
+    tokens = _lent.set(True), _draws.set(found)
+    try:
+        yield
+    finally:
+        _lent.reset(tokens[0])
+        _draws.reset(tokens[1])
+
+
+def draws() -> Draws | None:
+    """The streams of the step under way; None outside of a run."""
+    return _draws.get()
+
+
+def own(row: int) -> None:
+    """From here on torch's global stream is that of the member in a row, within a run's step."""
+    if (found := _draws.get()) is not None:
+        torch.default_generator.manual_seed(found.seed(row))
+
+
+def drew(before: Tensor, row: int) -> bool:
+    """Whether torch's global stream has moved since it was `before`, or since `own(row)`."""
+    now, found = torch.get_rng_state(), _draws.get()
+    fresh = found and generator_from(found.seed(row)).get_state()
+    return not torch.equal(now, before) and (fresh is None or not torch.equal(now, fresh))
 
 
 def _streams(device: torch.device | None) -> list[torch.device]:

@@ -13,7 +13,7 @@ from gradevo.engines.threads import alone
 from gradevo.optimisers import MemberOptimiser, resolve
 from gradevo.phase import Phase, Recipe, Streams, schedule_of
 from gradevo.problem import Problem
-from gradevo.randomness import following
+from gradevo.randomness import drawing
 from gradevo.structure import Tensors
 
 
@@ -41,7 +41,7 @@ def stepper_of(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams)
     if isinstance(source, TensorSource) and optimiser.elementwise:
         if not choice.settled:
             look = replace(streams.data)
-            x, y = source.draw(look, population.size, recipe.shared_batch)
+            x, y = source.draw(look, phase.share, recipe.shared_batch)
             practice = _practice(problem, recipe, phase, streams)
             each = not recipe.shared_batch
             with population.computing():
@@ -105,11 +105,11 @@ class Eager:
     def _advance(self) -> int:
         phase, population = self.phase, self.problem.population
         each = not self.recipe.shared_batch
-        x, y = self.problem.source.draw(self.streams.data, population.size, not each)
+        x, y = self.problem.source.draw(self.streams.data, phase.share, not each)
         x, y = x.to(population.device), y.to(population.device)
         progress = phase.step / self.recipe.steps
         self.optimiser.scale_rate(schedule_of(self.recipe.schedule)(progress))
-        with following(self.streams.noise, population.device):
+        with drawing(self.streams.noise, phase.share.ids, population.device):
             step = self._together if self.optimiser.elementwise else self._one_by_one
             phase.passes += step(x, y, each)
         if self.there is not None:

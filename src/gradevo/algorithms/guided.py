@@ -19,7 +19,7 @@ from gradevo.operators.coins import rare
 from gradevo.operators.gsbx import gsbx, sbx
 from gradevo.polish import polish
 from gradevo.problem import Problem
-from gradevo.randomness import following, preserved
+from gradevo.randomness import drawing, following, preserved
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _evaluated(
     population, device = problem.population, problem.population.device
     population.load(tensors)
     population.gradient()
-    with preserved(device), following(state.streams.noise, device):
+    with preserved(device), drawing(state.streams.noise, range(population.size), device):
         losses = population.accumulate(problem.loss, *batch).cpu().double()
     state.passes += population.size
     gradients = clone(population.gradients())

@@ -25,6 +25,7 @@ from gradevo.operators.selection import finite_or_worst
 from gradevo.phase import Phase
 from gradevo.problem import Problem
 from gradevo.randomness import following, preserved
+from gradevo.share import Share
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def next_rung(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Phase
     mean = clone(tensors) if config.average else None
     kept = clone(tensors) if config.backoff else None
     more = {"rows": state.rows, "masks": masks, "optimizer": optimizer}
-    return Phase(tensors, hyper, unknown, kept, mean, **more)
+    return Phase(tensors, hyper, unknown, Share.whole(1), kept, mean, **more)
 
 
 def _slopes(problem: Problem, state: "GEMONNState", tensors: Tensors) -> Tensors:

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from gradevo.engines.buffers import lend, take_back
 from gradevo.engines.check import rows_of, scalar
 from gradevo.engines.threads import in_order
+from gradevo.randomness import own
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Loop:
         """Forward and backward of one member on its batch; adds to its share of the gradient."""
         self._link()
         self._follow_modes()
+        own(i)
         try:
             value = scalar(loss(self.members[i](x), y))
             value.backward()

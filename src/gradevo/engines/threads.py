@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from gradevo.denormals import flushed, flushes
 from gradevo.engines.check import mark_partial
+from gradevo.randomness import drew
 
 if TYPE_CHECKING:
     from gradevo.engines.batched import Batched
@@ -67,13 +68,14 @@ class Threads:
         """The jobs in order, and whether the next ones may be side by side."""
         parts = list(self.inner.population.stacked.modules())
         buffers = [b for p in parts if type(p) not in NORMS for b in p.buffers(recurse=False)]
-        before = _draws(), [buffer._version for buffer in buffers]
+        stream, before = torch.get_rng_state(), (_draws(), [b._version for b in buffers])
         found = in_order(jobs)
         after = _draws(), [buffer._version for buffer in buffers]
+        moved = drew(stream, self.inner.population.size - 1) or before[0] != after[0]
         reason = None
         if any(getattr(part, f"_{kind}_hooks") for part in parts for kind in HOOKS):
             reason = "the module has hooks"
-        elif hasattr(loss, "of_members") or before[0] != after[0]:
+        elif hasattr(loss, "of_members") or moved:
             reason = "random numbers are drawn"
         elif before[1] != after[1]:
             reason = "a buffer changes that backward may need"
@@ -84,9 +86,8 @@ class Threads:
 
 
 def _draws() -> tuple[Any, ...]:
-    """Where the global generators stand."""
-    numbers = np.random.get_state(legacy=False)
-    return torch.get_rng_state().tolist(), random.getstate(), repr(numbers)
+    """Where numpy's and Python's generators stand."""
+    return random.getstate(), repr(np.random.get_state(legacy=False))
 
 
 def in_order(jobs: Sequence[Job]) -> list[Tensor]:

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from gradevo.engines.simd import missing
-from gradevo.randomness import ambient
+from gradevo.randomness import ambient, own
 from gradevo.swarm import lanes
 from gradevo.swarm.batch import Batches, BatchLoss
 from gradevo.swarm.criteria import Criterion, Loss, check_target, each_tensor, of_probabilities
@@ -239,13 +239,12 @@ class SwarmLoss(nn.Module):
     def _gradient(self, criterion: Any, outputs: Tensor, targets: Any, saturated: bool) -> Tensor:
         """Directions of all members' swarms, side by side where that draws the same points."""
         if (self.iterations or self.engine == "simd") and len(outputs) > 1:
-            members = [slice(i, i + 1) for i in range(len(outputs))]
-            return torch.cat(
-                [
-                    self._gradient(criterion, outputs[i], part(targets, i), saturated)
-                    for i in members
-                ]
-            )
+            found = []
+            for i in range(len(outputs)):
+                own(i)
+                one = slice(i, i + 1)
+                found.append(self._gradient(criterion, outputs[one], part(targets, one), saturated))
+            return torch.cat(found)
         if outputs.numel() == 0:
             return torch.zeros_like(outputs)
         name = self._scope(criterion, outputs, targets)
@@ -315,7 +314,11 @@ class SwarmLoss(nn.Module):
         """First points of all swarms, drawn for one member after another."""
         if members == 1:
             return self._positions(w, search, generator)
-        return torch.cat([self._positions(mine, search, generator) for mine in w.chunk(members)])
+        positions = []
+        for i, mine in enumerate(w.chunk(members)):
+            own(i)
+            positions.append(self._positions(mine, search, generator))
+        return torch.cat(positions)
 
     def _positions(self, w: Tensor, search: Search, generator: Generator | None) -> Tensor:
         """Where the points of a member's swarms start, `(swarms, particles, dims)`."""

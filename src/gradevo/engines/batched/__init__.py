@@ -56,10 +56,9 @@ class Batched:
         run, chunks = self.traced(), list(self._chunks())  # traced before threads share it
         cpu = self.population.device.type == "cpu"
         own = cpu and chance.drops(run.nodes, self.population.stacked)
-        draws = chance.generators(len(chunks)) if own else [None] * len(chunks)
         jobs = []
-        for (span, bank), generator in zip(chunks, draws, strict=True):
-            bank.generator = generator
+        for span, bank in chunks:
+            bank.generators = chance.generators(bank.g, span[0]) if own else []
             mine = _rows((x, y), span) if per_member else (x, y)
             jobs.append(partial(self._step, bank, loss, mine[0], mine[1], per_member))
         return jobs

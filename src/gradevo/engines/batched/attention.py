@@ -155,7 +155,7 @@ def _explicit(
     scores = torch.matmul(q / math.sqrt(q.shape[-1]), k.mT)
     weights = torch.softmax(scores if mask is None else scores + mask, dim=-1)
     if rate:
-        weights = chance.drop(weights, rate, bank.generator)
+        weights = chance.drop(bank, weights.unflatten(0, (bank.g, -1)), rate).flatten(0, 1)
     return torch.matmul(weights, v), weights
 
 

@@ -16,13 +16,13 @@ class Bank:
         g: how many members.
         rows: working tensors `(g, ...)`. Looked up by owner, since a module that another
             thread is calling holds one member's tensors. Empty: those of the modules themselves.
-        generator: what dropout draws from; None: torch's global one.
+        generators: what each member's dropout draws from; none: all from torch's global one.
         adding: whether a backward pass is under way that adds to the leaves' gradients.
     """
 
     g: int
     rows: Mapping[Key, Tensor] = field(default_factory=dict)
-    generator: Generator | None = None
+    generators: list[Generator] = field(default_factory=list)
     adding: bool = False
 
     def of(self, module: nn.Module, name: str) -> Tensor | None:

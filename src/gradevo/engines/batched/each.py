@@ -10,8 +10,10 @@ from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from gradevo.engines.batched.bank import Bank
+from gradevo.engines.batched.chance import draws_in
 from gradevo.engines.batched.values import Value, is_tensor, members
 from gradevo.engines.buffers import lend, take_back
+from gradevo.randomness import draws
 
 _ONE_AT_A_TIME = RLock()  # a call with a member's tensors puts them into the module all share
 
@@ -20,8 +22,11 @@ def each(bank: Bank, module: nn.Module, *arguments: Any, **named: Any) -> Any:
     """A module of every member, one after another, on each one's part of the arguments."""
     with _ONE_AT_A_TIME:
         parameters, buffers = bank.named(module), bank.buffers(module)
-        outputs = []
+        outputs, streams = [], bank.generators if draws() and draws_in(module) else []
         for i in range(bank.g):
+            if streams:
+                seed = int(torch.randint(2**62, (), generator=streams[i]))
+                torch.default_generator.manual_seed(seed)
             mine = {name: tensor[i] for name, tensor in parameters.items()}
             own = {name: tensor[i] for name, tensor in buffers.items()}
             given = {**mine, **lend(own)}

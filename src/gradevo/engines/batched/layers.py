@@ -144,11 +144,13 @@ def dropped(bank: Bank, value: Value, rate: float) -> Value:
     """Dropout of what may be the same for all, of which each member keeps another part."""
     data = members(value, bank.g).contiguous() if value.layout == "shared" else value.data
     layout = "members" if value.layout == "shared" else value.layout
-    return Value(chance.drop(data, rate, bank.generator), layout)
+    return Value(chance.drop(bank, data, rate, layout), layout)
 
 
 def drop(bank: Bank, module: nn.Module, value: Value) -> Value:
     """Every member draws for itself."""
+    if module.training and bank.generators:
+        return each(bank, module, value)
     if not module.training or value.layout != "shared":
         return elementwise(bank, module, value)
     return Value(module(members(value, bank.g).contiguous()), "members")
@@ -157,7 +159,7 @@ def drop(bank: Bank, module: nn.Module, value: Value) -> Value:
 def drop_channels(bank: Bank, module: nn.Module, value: Value) -> Value:
     if not module.training:
         return value
-    if len(value.shape(bank.g)) != _axes(module):
+    if bank.generators or len(value.shape(bank.g)) != _axes(module):
         return each(bank, module, value)
     return Value(module(folded(value, bank.g)), "folded")
 

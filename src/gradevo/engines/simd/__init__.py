@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from gradevo.engines.batched import losses as general
 from gradevo.engines.check import Declined, backward, rows_of
+from gradevo.randomness import draws
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
@@ -206,7 +207,9 @@ class Simd:
     def _seed(self, program: "Program") -> Tensor:
         """What dropout draws from: a number of torch's own generator."""
         if program.draws:
-            return torch.randint(2**62, (1,), device="cpu")
+            found = draws()
+            program.draws_for(found.ids if found else range(self.population.size))
+            return torch.tensor([found.key]) if found else torch.randint(2**62, (1,), device="cpu")
         return torch.zeros(1, dtype=torch.int64, device="cpu")
 
     def _batch(self, x: Any, per_member: bool) -> tuple[Tensor, Tensor]:

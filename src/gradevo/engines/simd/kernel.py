@@ -20,7 +20,7 @@ from gradevo.engines.simd.vector import (
     load_word,
     sqrt,
     store,
-    uniform,
+    uniform_of,
 )
 
 FIELD_BYTES = 8 * Layer.FIELDS
@@ -75,7 +75,8 @@ def passes(frame, block, s, state, gradient, scratch):
     columns, wide = load_word(frame, Frame.COLUMNS), load_word(frame, Frame.OUTPUTS)
     indices = load_word(frame, Frame.INDICES) + 4 * (LANES * columns * block + s * batch)
     outputs, losses = load_word(frame, Frame.OUTPUT), load_word(frame, Frame.LOSS)
-    seed = load_word(load_word(frame, Frame.SEEDS), s) + block * 0x632BE59BD9B4E019
+    seed = load_word(load_word(frame, Frame.SEEDS), s)
+    own = load_word(frame, Frame.OWN) + BYTES * block
     learns = load_word(frame, Frame.LOSS_KIND) != Loss.NONE
     total = full(0.0)
     row = 0
@@ -83,7 +84,7 @@ def passes(frame, block, s, state, gradient, scratch):
         rows = min(tile, batch - row)
         take(frame, indices + 4 * row, rows, layers, scratch)
         for i in range(count):
-            forward(frame, layers + FIELD_BYTES * i, i, state, rows, row, seed, scratch)
+            forward(frame, layers + FIELD_BYTES * i, i, state, rows, row, seed, own, scratch)
         if outputs != 0:
             for r in range(rows):
                 for c in range(wide):
@@ -111,7 +112,7 @@ def take(frame, indices, rows, layers, scratch):
 
 
 @compiled
-def forward(frame, layer, i, state, rows, row, seed, scratch):
+def forward(frame, layer, i, state, rows, row, seed, own, scratch):
     """One layer on some rows; a linear layer may have relu after it."""
     kind, outs = load_word(layer, Layer.KIND), load_word(layer, Layer.OUT)
     x, xs = scratch + BYTES * load_word(layer, Layer.X), load_word(layer, Layer.X_STRIDE)
@@ -125,7 +126,7 @@ def forward(frame, layer, i, state, rows, row, seed, scratch):
     elif kind == Kind.NORM:
         normalise(frame, layer, i, state, rows, scratch)
     elif kind == Kind.DROPOUT:
-        drop(frame, layer, i, rows, row, seed, scratch)
+        drop(frame, layer, i, rows, row, seed, own, scratch)
     else:
         for r in range(rows):
             for c in range(outs):
@@ -157,7 +158,7 @@ def slope(kind, x, y):
 
 
 @compiled
-def drop(frame, layer, i, rows, row, seed, scratch):
+def drop(frame, layer, i, rows, row, seed, own, scratch):
     """Zero some numbers and scale the others, for each member its own."""
     outs, extra = load_word(layer, Layer.OUT), scratch + BYTES * load_word(layer, Layer.EXTRA)
     x, xs = scratch + BYTES * load_word(layer, Layer.X), load_word(layer, Layer.X_STRIDE)
@@ -167,7 +168,7 @@ def drop(frame, layer, i, rows, row, seed, scratch):
     seed += i * 0x1F83D9ABFB41BD6B
     for r in range(rows):
         for c in range(outs):
-            drawn = uniform((row + r) * outs + c, seed)
+            drawn = uniform_of(own, (row + r) * outs + c, seed)
             factor = if_above(p, drawn, full(0.0), scale)
             store(extra, r * outs + c, factor)
             store(y, r * ys + c, factor * load(x, r * xs + c))

@@ -44,7 +44,8 @@ class Frame(IntEnum):
     BLOCKS = 31
     CLIPS = 32  # whether gradients are clipped
     SAME = 33  # whether all members have the same numbers in the rule
-    LENGTH = 34
+    OWN = 34  # int32, what tells members' random numbers apart, (blocks, lanes)
+    LENGTH = 35
 
 
 class Layer(IntEnum):

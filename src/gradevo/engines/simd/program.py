@@ -1,6 +1,6 @@
 """A chain of layers laid out in memory for a batch size, ready for the compiled kernel."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,7 @@ from gradevo.engines.simd.entry import entry
 from gradevo.engines.simd.lanes import blocks_of, odd, places_of, segments_of
 from gradevo.engines.simd.layout import Frame, Kind, Layer, Loss, Update
 from gradevo.engines.simd.vector import LANES
+from gradevo.share import mixed
 
 CPU: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
 SMALL, LARGE = 2_000, 8_192  # vectors of activations at a time, so that they stay in cache
@@ -50,6 +51,7 @@ class Program:
         threads = min(torch.get_num_threads(), self.blocks)
         self.scratch = [self._scratch() for _ in range(threads)]
         self.points_to(STATE=self.state)
+        self.draws_for(range(members))
         self.says(
             SIZE=self.size, WEIGHTS=self.weights, WIDTH=self.width, BATCH=batch, TILE=self.tile,
             LAYER_COUNT=len(links), INPUTS=self.inputs, OUTPUTS=self.outputs, BLOCKS=self.blocks,
@@ -76,6 +78,13 @@ class Program:
     def vectors(self) -> Tensor:
         """Zeros, one for every weight of every member."""
         return torch.zeros(self.blocks, self.weights, LANES, **CPU)
+
+    def draws_for(self, ids: Sequence[int]) -> None:
+        """Whose random numbers the lanes draw: members' by their numbers."""
+        own = torch.zeros(self.blocks * LANES, dtype=torch.int32, device="cpu")
+        words = [mixed(i) & 0xFFFFFFFF for i in ids]
+        own[: len(words)] = torch.tensor(words, dtype=torch.int64).to(torch.int32)
+        self.points_to(OWN=own)
 
     # --- memory --------------------------------------------------------------------------
 

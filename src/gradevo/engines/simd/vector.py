@@ -241,6 +241,21 @@ def uniform(_typing: Any, counter: Any, seed: Any) -> Any:
     return vector(integer, integer), emit
 
 
+@intrinsic
+def uniform_of(_typing: Any, own: Any, counter: Any, seed: Any) -> Any:
+    """As `uniform`, but lanes are told apart by a vector of int32 at the address `own`."""
+
+    def emit(_context: Any, b: Any, _signature: Any, values: Any) -> Any:
+        lanes = b.load(b.inttoptr(values[0], INTS.as_pointer()), align=4)
+        counter = _spread(b, b.trunc(values[1], INT))
+        low = _spread(b, b.trunc(values[2], INT))
+        high = _spread(b, b.trunc(b.lshr(values[2], ir.Constant(WORD, 32)), INT))
+        bits = _mixed(b, b.xor(_mixed(b, b.add(counter, b.xor(low, lanes))), high))
+        return b.fmul(b.uitofp(b.lshr(bits, _whole(8)), FLOATS), _constant(2.0**-24))
+
+    return vector(integer, integer, integer), emit
+
+
 def _spread(builder: Any, value: Any) -> Any:
     nothing = ir.Constant(INTS, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(INT, 0))
