@@ -271,10 +271,12 @@ def carried(state, masks, size=2):
     """Numbers that optimisers carry for what is gone, where they are laid out as the weights."""
     found = []
     for k, own in enumerate(state):
-        i = k * size // len(state) if len(state) > 1 else slice(None)  # one instance a member
-        gone = {tuple(mask[i].shape): ~mask[i] for mask in masks.values()}
-        tensors = [t for numbers in own.values() for t in numbers.values()]
-        found += [t[gone[t.shape]] for t in tensors if getattr(t, "shape", None) in gone]
+        for n, numbers in own.items():
+            shared = len(state) == 1  # one instance for all, with a tensor a member
+            i = n * size // len(own) if shared else k * size // len(state)
+            gone = {tuple(mask[i].shape): ~mask[i] for mask in masks.values()}
+            tensors = [t for t in numbers.values() if getattr(t, "shape", None) in gone]
+            found += [t[gone[t.shape]] for t in tensors]
     assert found
     return int((torch.cat(found) != 0).sum())
 

@@ -120,7 +120,7 @@ def test_a_soup_of_one_family_is_better_than_its_members():
     problem = Problem(
         ge.Population.from_modules(pair, engine="loop"), F.mse_loss, TensorSource(x, y, 5), (x, y)
     )
-    soup = greedy_soup(problem, problem.population.tensors)
+    soup = greedy_soup(problem, problem.population.tensors, torch.zeros(2, dtype=torch.int64))
     assert torch.allclose(soup["weight"], torch.ones(1, 4), atol=1e-6)
 
 

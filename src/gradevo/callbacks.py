@@ -26,9 +26,10 @@ class ProgressBar:
     Args:
         generations: of the whole run.
         done: how many a resumed run has behind it.
+        shown: False: silent, as on all ranks of a process group but the first.
     """
 
-    def __init__(self, generations: int, done: int = 0) -> None:
+    def __init__(self, generations: int, done: int = 0, *, shown: bool = True) -> None:
         console = Console(stderr=True)
         self.bar = Progress(
             TextColumn("generation {task.fields[generation]}/" + str(generations)),
@@ -39,7 +40,7 @@ class ProgressBar:
             console=console,
             auto_refresh=False,  # no thread: loaders may fork
             redirect_stdout=sys.stdout.isatty(),  # what goes to a file stays there
-            disable=not (console.is_terminal and sys.stderr.isatty()),
+            disable=not (shown and console.is_terminal and sys.stderr.isatty()),
         )
         self.task = self.bar.add_task("run", total=1.0, generation=done, numbers="")
 

@@ -122,10 +122,10 @@ def replacing(path: Path) -> Iterator[Path]:
             room.mkdir(parents=True, exist_ok=True)
             yield room / path.name
             os.chmod(room / path.name, room.stat().st_mode & 0o666)  # as the umask has it
-            _flush(room / path.name)
+            flush(room / path.name)
             os.replace(room / path.name, path)
             if os.name == "posix":
-                _flush(path.parent)  # makes the renaming itself durable
+                flush(path.parent)  # makes the renaming itself durable
     finally:
         shutil.rmtree(room, ignore_errors=True)
 
@@ -136,7 +136,8 @@ def clear_unfinished(folder: Path) -> None:
         shutil.rmtree(room, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file, or what a folder lists, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

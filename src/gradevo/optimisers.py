@@ -91,8 +91,11 @@ class MemberOptimiser:
             for i in range(population.size)
         ]
         if self.elementwise:
-            self.together = all(own == numbers[0] for own in numbers)
-            parts = [_leaves(population)] if self.together else _rows(population)
+            # a tensor a member, never one for all: a fused kernel rounds a tensor's last numbers
+            # otherwise, and who is last depends on who else is in this process
+            parts = _rows(population)
+            if all(own == numbers[0] for own in numbers):
+                parts = [[row for rows in parts for row in rows]]
             own = [options_of(numbers[i], fixed) for i in range(len(parts))]
             groups = [{"params": p, **o} for p, o in zip(parts, own, strict=True)]
             fused = {"fused": True} if optimizer in FUSED and not FASTER & set(fixed) else {}
@@ -160,23 +163,21 @@ class MemberOptimiser:
             if any(value is not None for value in values):
                 own = [torch.zeros_like(row) if value is None else value
                        for row, value in zip(rows, values, strict=True)]  # fmt: skip
-                found[leaf] = own[0] if self.together else torch.stack(own)
+                found[leaf] = torch.stack(own)
         return found
 
     def put(self, name: str, tensors: Tensors, taken: int | None = None) -> None:
         """Let an elementwise optimiser carry numbers; after so many steps, where it counts."""
         for leaf, rows in self._carriers():
-            values = [tensors[leaf]] if self.together else tensors[leaf].unbind(0)
-            for row, value in zip(rows, values, strict=True):
+            for row, value in zip(rows, tensors[leaf].unbind(0), strict=True):
                 self.all()[0].state[row][name] = value.clone()
                 if taken is not None:
                     self.all()[0].state[row]["step"] = torch.tensor(float(taken))
 
     def _carriers(self) -> list[tuple[str, list[Tensor]]]:
         """By a leaf's name the tensors that an elementwise optimiser knows its rows by."""
-        groups = self.all()[0].param_groups
-        columns = zip(*(group["params"] for group in groups), strict=True)
-        return [(name, list(rows)) for name, rows in zip(self.names, columns, strict=True)]
+        rows = [row for group in self.all()[0].param_groups for row in group["params"]]
+        return [(name, rows[i :: len(self.names)]) for i, name in enumerate(self.names)]
 
     def load(self, state: list[dict[Any, Any]]) -> None:
         """Go on from what `state` returned, bit for bit.

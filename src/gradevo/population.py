@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from gradevo import engines
 from gradevo.randomness import generator_from, isolated
-from gradevo.share import mixed
+from gradevo.share import Share, mixed
 from gradevo.structure import (
     Structure,
     Tensors,
@@ -83,6 +83,18 @@ class Population(nn.Module):
         modules = _built(build, range(size), generator or generator_from(0))
         check_members(modules)
         self._adopt(with_tensors(modules[0], stack(modules)), size, engine, precision)
+
+    @classmethod
+    def of_share(
+        cls, build: Build, share: Share, *, generator: Generator, engine: str, precision: str
+    ) -> Self:
+        """Some members of a larger population, as they would be in it."""
+        modules = _built(build, share.ids, generator)
+        check_members(modules)
+        population = cls.__new__(cls)
+        stacked = with_tensors(modules[0], stack(modules))
+        population._adopt(stacked, len(modules), engine, precision)
+        return population
 
     @classmethod
     def from_modules(cls, modules: Sequence[nn.Module], *, engine: str = "auto") -> Self:

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from gradevo.batches import Source
+from gradevo.distributed.placing import rows_at
+from gradevo.distributed.team import ALONE, Team
 from gradevo.fitness import evaluate
 from gradevo.operators.alignment import Symmetry, Unaligned
 from gradevo.operators.symmetry import find_symmetry
 from gradevo.population import Loss, Population
+from gradevo.share import Share
 from gradevo.structure import Tensors
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,7 @@ class Problem:
         source: training batches.
         valid: validation rows `(x, y)` that all members share.
         slice_seconds: how long a step of an algorithm may last before it returns.
+        team: the processes that share the members; `population` has this one's.
         symmetry: hidden units that may be permuted; None where alignment does not apply,
             and `unaligned` says why.
     """
@@ -36,6 +40,7 @@ class Problem:
     source: Source
     valid: tuple[Tensor, Tensor]
     slice_seconds: float = 0.5
+    team: Team = ALONE
     symmetry: Symmetry | None = field(init=False, default=None)
     unaligned: str | None = field(init=False, default=None)
 
@@ -51,6 +56,10 @@ class Problem:
         self.population.load(tensors)
         x, y = self.valid if rows is None else (self.valid[0][rows], self.valid[1][rows])
         return evaluate(self.population, self.loss, x, y)
+
+    def share_at(self, homes: Tensor) -> Share:
+        """The members that are in this process, by every member's rank."""
+        return Share(tuple(rows_at(homes, self.team.rank).tolist()), len(homes))
 
     @cached_property
     def alone(self) -> "Problem":

@@ -83,6 +83,10 @@ class Result:
         tensors = {name: tensor.clone() for name, tensor in self.soup_tensors.items()}
         return with_tensors(self.members.member(0), tensors).eval()
 
+    def gather(self) -> "Result":
+        """The result with all members in this process, as it is unless there are several."""
+        return self
+
     def save(self, folder: str | Path) -> None:
         """Write the result to a folder: plain tensors and numbers, and `history.json` to read.
 

@@ -9,7 +9,7 @@ from typing import Self, overload
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from gradevo.algorithms.base import Algorithm, Info
 from gradevo.algorithms.gemonn import GEMONN
@@ -17,14 +17,19 @@ from gradevo.callbacks import Callback, JsonLines, ProgressBar
 from gradevo.checks import check_arguments, is_cross_entropy, not_finite, try_once
 from gradevo.data import DataLike, prepare
 from gradevo.denormals import flushed
+from gradevo.distributed.folder import SharedFolder
+from gradevo.distributed.joining import team_for
+from gradevo.distributed.outcome import in_order, shared
+from gradevo.distributed.placing import blocks, rows_at
 from gradevo.errors import DivergedError
-from gradevo.folder import Checkpoint, RunFolder, Saved, healthy, identity_of, placed
+from gradevo.folder import Checkpoint, Saved, healthy, identity_of, placed
 from gradevo.front import Front, front_of
 from gradevo.operators.survival import top
 from gradevo.population import Build, Loss, Population
 from gradevo.problem import Problem
 from gradevo.randomness import generator_from, spawn
 from gradevo.result import Result
+from gradevo.share import Share
 from gradevo.soup import greedy_soup
 from gradevo.structure import Tensors
 
@@ -117,15 +122,20 @@ def fit(
     check_arguments(algorithm, build, loss, callbacks)
     settings = None if checkpoint is None else Checkpoint.of(checkpoint)
     root = generator_from(seed)
-    population = Population(
-        build, algorithm.population, generator=spawn(root), engine=engine, precision=precision
+    team = team_for(algorithm)
+    share = Share(
+        tuple(rows_at(blocks(algorithm.population, team.size), team.rank).tolist()),
+        algorithm.population,
+    )
+    population = Population.of_share(
+        build, share, generator=spawn(root), engine=engine, precision=precision
     )
     if device is not None:
         population.to(device)
     split = prepare(
         train, valid, batch_size=algorithm.batch_size, seed=seed, device=population.device
     )
-    problem = Problem(population, algorithm.criterion(loss), split.source, split.valid)
+    problem = Problem(population, algorithm.criterion(loss), split.source, split.valid, team=team)
     try_once(problem)
     return _Run(algorithm, problem, spawn(root), seed, callbacks, settings).to_the_end()
 
@@ -148,7 +158,9 @@ class _Run:
         self.looked = False  # whether NaN weights were traced to the data already
         self.folder = None
         if settings is not None:
-            self.folder = RunFolder(settings, identity_of(algorithm, problem, seed))
+            identity = identity_of(algorithm, problem, seed)
+            tensors = problem.population.tensors
+            self.folder = SharedFolder(settings, identity, problem.team, tensors)
         saved = self.folder.load() if self.folder else None
         if saved is None:
             self.state = algorithm.init(problem, generator)
@@ -156,12 +168,13 @@ class _Run:
             self.state = placed(saved.state, problem.population)
             self.history = saved.history
             problem.population.choice.resume(saved.engine)
-        if self.folder is not None:
+        if self.folder is not None and problem.team.rank == 0:
             self.callbacks.append(JsonLines(self.folder.log, self.history))
 
     def to_the_end(self) -> Result | Front:
         """Step until the algorithm has finished, saving, showing and logging."""
-        bar = ProgressBar(self.algorithm.generations, len(self.history))
+        first = self.problem.team.rank == 0
+        bar = ProgressBar(self.algorithm.generations, len(self.history), shown=first)
         with _Interrupt() as interrupt, bar, flushed():
             stop = False
             while not stop and not self.algorithm.finished(self.state):
@@ -202,7 +215,8 @@ class _Run:
         """Note a generation's numbers and call everybody; whether one of them wants to stop."""
         self.history.append(info)
         answers = [callback(dict(info)) for callback in self.callbacks]
-        return any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+        wanted = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+        return self.problem.team.total(int(wanted)) > 0
 
     def _where(self) -> str:
         return self.folder.where() if self.folder else "No checkpoint was asked for"
@@ -213,35 +227,41 @@ class _Run:
         Within a generation, not while every member's weights have become NaN: then what is
         on disk is the last that is good.
         """
-        population = self.problem.population
-        if self.folder is None or not (now or self.folder.due(ended=ended)):
+        population, several = self.problem.population, self.problem.team.size > 1
+        if self.folder is None or (several and not ended):
+            return
+        if not (now or self.folder.due(ended=ended)):
             return
         if ended or healthy(population):
             self.folder.save(Saved(self.state, self.history, population.engine))
 
     def _outcome(self) -> Result | Front:
         """The survivors, compared on all validation rows."""
+        if self.problem.team.size > 1:
+            return self._result(self.state.members, self.state.homes)
         tensors, _ = self.algorithm.survivors(self.state)
         if isinstance(self.algorithm, GEMONN):
             return front_of(self.problem, self.algorithm.objectives, tensors, self.history)
-        return self._result(tensors)
+        return self._result(tensors, blocks(self.algorithm.population, 1))
 
-    def _result(self, tensors: Tensors) -> Result:
-        problem, population = self.problem, self.problem.population
-        losses = problem.evaluate(tensors)
-        order = top(losses, population.size)
-        tensors = {name: t[order.to(t.device)] for name, t in tensors.items()}
+    def _result(self, tensors: Tensors, homes: Tensor) -> Result:
+        problem, population, team = self.problem, self.problem.population, self.problem.team
+        losses = team.gathered(problem.evaluate(tensors), homes)
+        order = top(losses, len(homes))
+        tensors, homes = in_order(tensors, homes, order, team.rank), homes[order]
+        soup = greedy_soup(problem, tensors, homes)
         population.load(tensors)
         population.zero_grad()
-        return Result(
+        result = Result(
             members=population.eval(),
             losses=losses[order],
             history=self.history,
             member_steps=self.history[-1]["member_steps"] if self.history else 0,
             engine=population.engine,
             probabilities=is_cross_entropy(problem.loss),
-            soup_tensors=greedy_soup(problem, tensors),
+            soup_tensors=soup,
         )
+        return shared(result, team, homes)
 
 
 class _Interrupt:

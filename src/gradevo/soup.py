@@ -1,6 +1,9 @@
 """One network from many: survivors aligned to the best and averaged in weight space."""
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from gradevo.fitness import evaluate
 from gradevo.operators.alignment import align
@@ -10,7 +13,7 @@ from gradevo.structure import Tensors
 
 
 @torch.no_grad()
-def greedy_soup(problem: Problem, members: Tensors) -> Tensors:
+def greedy_soup(problem: Problem, members: Tensors, homes: Tensor) -> Tensors:
     """Mean weights of those survivors that do not raise the validation loss.
 
     Starts from the best member and tries the others in order of their loss (Wortsman et al.,
@@ -18,21 +21,41 @@ def greedy_soup(problem: Problem, members: Tensors) -> Tensors:
 
     Args:
         problem: its population says what the members are.
-        members: stacked tensors, `(g, ...)` each, best member first.
+        members: stacked tensors of the members that are in this process, best first.
+        homes: every member's rank, best first, `(g,)`.
 
     Returns:
-        Tensors of one module.
+        Tensors of one module, on every rank. Rank 0 makes it, from one member after another.
     """
+    team, nobody = problem.team, torch.empty(0, dtype=torch.int64)
+
+    def row(i: int) -> Tensors:
+        wanted = [torch.tensor([i]), *[nobody] * (team.size - 1)]
+        return team.fetch(members, homes, wanted)
+
+    if team.rank == 0:
+        soup = _mixed(problem, row, len(homes))
+    else:
+        for i in range(len(homes)):
+            row(i)
+        soup = {name: t[0] for name, t in members.items()}
+    given = {name: t.unsqueeze(0) for name, t in soup.items()}
+    kept = team.fetch(given, torch.zeros(1, dtype=torch.int64), [torch.tensor([0])] * team.size)
+    return {name: t[0] for name, t in kept.items()}
+
+
+def _mixed(problem: Problem, row: Callable[[int], Tensors], count: int) -> Tensors:
+    """The soup of so many members, `row(i)` the tensors of one, `(1, ...)` each."""
     one = Population.from_modules([problem.population.member(0)], engine="loop")
-    if problem.symmetry is not None:
-        first = {name: t[:1].expand_as(t) for name, t in members.items()}
-        members = align(problem.symmetry, first, members)
-    soup = {name: t[0].clone() for name, t in members.items()}
+    first = row(0)
+    soup = {name: t[0] for name, t in first.items()}
     best, used = _loss(problem, one, soup), 1
-    for i in range(1, problem.population.size):
-        trial = dict(soup)
+    for i in range(1, count):
+        trial, other = dict(soup), row(i)
+        if problem.symmetry is not None:
+            other = align(problem.symmetry, first, other)
         for name in problem.population.structure.trainable:
-            trial[name] = soup[name] + (members[name][i] - soup[name]) / (used + 1)
+            trial[name] = soup[name] + (other[name][0] - soup[name]) / (used + 1)
         loss = _loss(problem, one, trial)
         if loss <= best:
             soup, best, used = trial, loss, used + 1

@@ -38,17 +38,27 @@ def stepper_of(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams)
     population = problem.population
     optimiser = _optimiser(problem, recipe, phase)
     choice, source = population.choice, problem.source
-    if isinstance(source, TensorSource) and optimiser.elementwise:
+    together = isinstance(source, TensorSource) or problem.team.size > 1
+    if together and optimiser.elementwise:
         if not choice.settled:
             look = replace(streams.data)
             x, y = source.draw(look, phase.share, recipe.shared_batch)
             practice = _practice(problem, recipe, phase, streams)
             each = not recipe.shared_batch
             with population.computing():
-                choice.settle(population, problem.loss, x, y, each, practice)
+                _settle(problem, x, y, each, practice)
         if choice.name == "simd" and Compiled.serves(problem, optimiser):
             return Compiled(problem, recipe, phase, streams, optimiser)
     return Eager(problem, recipe, phase, streams, optimiser)
+
+
+def _settle(problem: Problem, x: Any, y: Any, each: bool, practice: Practice) -> None:
+    """Choose an engine; of several processes rank 0 does, so that all compute alike."""
+    choice, team = problem.population.choice, problem.team
+    if team.rank == 0 or choice.requested != "auto":
+        choice.settle(problem.population, problem.loss, x, y, each, practice)
+    if choice.requested == "auto":
+        choice.resume(team.agree(choice.name))
 
 
 def _optimiser(problem: Problem, recipe: Recipe, phase: Phase) -> MemberOptimiser:

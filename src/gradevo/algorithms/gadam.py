@@ -26,7 +26,7 @@ children's batch statistics and other buffers come whole from the fitter parent.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -35,6 +35,8 @@ from torch import Generator, Tensor
 from gradevo import validation
 from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
+from gradevo.distributed.placing import balanced, blocks, near_parents, rows_at
+from gradevo.distributed.rows import fingerprints
 from gradevo.errors import DivergedError
 from gradevo.learning import begin, clone, learn, outcome, same_for_all
 from gradevo.operators import crossover, mutation, selection, survival
@@ -43,6 +45,8 @@ from gradevo.operators.diversity import mean_distance
 from gradevo.optimisers import Hyper, default_of
 from gradevo.phase import Phase, Streams
 from gradevo.problem import Problem
+from gradevo.randomness import generator_from
+from gradevo.share import Share, mixed
 from gradevo.structure import Tensors
 
 SELECTIONS: dict[str, Callable[[Tensor, int, Generator], Tensor]] = {
@@ -101,6 +105,7 @@ class GADAM(LearningConfig):
     """
 
     name: ClassVar[str] = "gadam"
+    shared: ClassVar[bool] = True  # may be spread over processes
 
     population: int = 10
     generations: int = 4
@@ -157,10 +162,13 @@ class GADAM(LearningConfig):
     def init(self, problem: Problem, generator: Generator) -> "GADAMState":
         """The first members, as they were built, before they learn."""
         streams = Streams.start(problem, generator)
-        members = clone(problem.population.tensors)
-        hyper = self._first_hyper(streams.choice)
-        unknown = torch.full((self.population,), torch.inf, dtype=torch.float64)
-        return GADAMState(streams=streams, members=members, losses=unknown, hyper=hyper)
+        return GADAMState(
+            streams=streams,
+            members=clone(problem.population.tensors),
+            losses=torch.full((self.population,), torch.inf, dtype=torch.float64),
+            hyper=self._first_hyper(streams.choice),
+            homes=blocks(self.population, problem.team.size),
+        )
 
     def step(self, problem: Problem, state: "GADAMState") -> tuple["GADAMState", Info | None]:
         """One slice of learning; a generation ends when the children have learnt."""
@@ -172,13 +180,21 @@ class GADAM(LearningConfig):
         learn(problem, recipe, phase, state.streams)
         if phase.step < recipe.steps:
             return state, None
-        state = replace(
-            state, phase=None, passes=state.passes + phase.passes, phases=state.phases + 1
-        )
+        passes = state.passes + problem.team.total(phase.passes)
+        state = replace(state, phase=None, passes=passes, phases=state.phases + 1)
         if not state.breeding:
             members = outcome(phase)
-            return replace(state, members=members, losses=phase.losses, breeding=True), None
+            losses, prints = self._told(problem, phase, members, state.homes)
+            learnt = {"members": members, "losses": losses, "prints": prints}
+            return replace(state, **learnt, breeding=True), None
         return self._survive(problem, state, phase)
+
+    def _told(
+        self, problem: Problem, phase: Phase, learnt: Tensors, homes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Losses and fingerprints of all members that have learnt, `(g,)` each."""
+        prints = fingerprints(learnt)
+        return problem.team.gathered(phase.losses, homes), problem.team.gathered(prints, homes)
 
     def finished(self, state: "GADAMState") -> bool:
         """After K generations, or when the losses stand still (eq. 13)."""
@@ -191,7 +207,7 @@ class GADAM(LearningConfig):
         return min(1.0, (state.phases + within) / self.phases)
 
     def survivors(self, state: "GADAMState") -> tuple[Tensors, Tensor]:
-        """The last generation, best first."""
+        """The last generation, best first; in one process."""
         order = survival.top(state.losses, self.population)
         return take(state.members, order), state.losses[order]
 
@@ -221,33 +237,60 @@ class GADAM(LearningConfig):
         rows = problem.validation_rows(self.validation_batch, generator)
         recipe = self.recipe(problem)
         if not state.breeding:
-            state.phase = begin(problem, recipe, state.members, state.hyper, rows)
+            share = problem.share_at(state.homes)
+            own = rows_of(state.hyper, share)
+            state.phase = begin(problem, recipe, state.members, own, rows, share)
             return
         if rows is not None:
-            state.losses = problem.evaluate(state.members, rows)  # eq. 7
-        children, hyper, state.parents = self.breed(problem, state)
-        state.phase = begin(problem, recipe, children, hyper, rows)
+            losses = problem.evaluate(state.members, rows)
+            state.losses = problem.team.gathered(losses, state.homes)  # eq. 7
+        children, state.inherited, state.parents = self.breed(problem, state)
+        share = problem.share_at(near_parents(state.parents, state.homes, problem.team.size))
+        own = rows_of(state.inherited, share)
+        state.phase = begin(problem, recipe, children, own, rows, share)
 
     def breed(self, problem: Problem, state: "GADAMState") -> tuple[Tensors, Hyper, Tensor]:
-        """Children of the current members, their own numbers, and their parents `(g, 2)`."""
-        generator = state.streams.choice
+        """Children of the current members, their own numbers, and their parents `(g, 2)`.
+
+        Tensors are of the children that are this process's; numbers and parents of all.
+        """
+        generator, team = state.streams.choice, problem.team
         _check_alive(state.losses)
         parents = SELECTIONS[self.selection](state.losses, self.population, generator)
         parents = selection.fitter_first(parents, state.losses)
         alone = torch.rand(self.population, generator=generator) >= self.crossover_rate
         parents[alone, 1] = parents[alone, 0]
-        first, second = take(state.members, parents[:, 0]), take(state.members, parents[:, 1])
+        homes = near_parents(parents, state.homes, team.size)
+        mine = [rows_at(homes, rank) for rank in range(team.size)]
+        first, second = (
+            team.fetch(state.members, state.homes, [parents[ids, side] for ids in mine])
+            for side in (0, 1)
+        )
         if self.align and problem.symmetry is not None:
             second = align(problem.symmetry, first, second)
+        key = int(torch.randint(2**62, (), generator=generator))
+        children = self._crossed(problem, state, parents, (first, second), mine[team.rank], key)
+        return children, self._inherit(state.hyper, parents[:, 0], generator), parents
+
+    def _crossed(
+        self, problem: Problem, state: "GADAMState", parents: Tensor,
+        pair: tuple[Tensors, Tensors], ids: Tensor, key: int,
+    ) -> Tensors:  # fmt: skip
+        """Children by their numbers, each with random numbers of its own."""
         share = crossover.share_of_first(state.losses, parents)  # eq. 10
         fitness = selection.softmax_fitness(state.losses)  # eq. 8
         rate = mutation.adaptive_rate(self.mutation_rate, fitness, parents)  # eq. 12
         cross, mutate = CROSSOVERS[self.crossover], MUTATIONS[self.mutation]
-        children = dict(first)  # buffers and frozen parameters: the fitter parent's
+        streams = [generator_from(mixed(key, i)) for i in ids.tolist()]
+        children = dict(pair[0])  # buffers and frozen parameters: the fitter parent's
         for name in problem.population.structure.trainable:
-            child = cross(first[name], second[name], share, generator)
-            children[name] = mutate(child, rate, generator)
-        return children, self._inherit(state.hyper, parents[:, 0], generator), parents
+            first, second = (parent[name] for parent in pair)
+            children[name] = torch.empty_like(first)
+            for row, (i, stream) in enumerate(zip(ids.tolist(), streams, strict=True)):
+                one, of = slice(row, row + 1), slice(i, i + 1)
+                child = cross(first[one], second[one], share[of], stream)
+                children[name][one] = mutate(child, rate[of], stream)
+        return children
 
     def _inherit(self, hyper: Hyper, fitter: Tensor, generator: Generator) -> Hyper:
         """Children's own numbers: the fitter parent's, perturbed."""
@@ -261,30 +304,35 @@ class GADAM(LearningConfig):
         self, problem: Problem, state: "GADAMState", phase: Phase
     ) -> tuple["GADAMState", Info]:
         """The best g of parents and children form the next generation."""
-        children = outcome(phase)
-        losses = torch.cat([state.losses, phase.losses])  # (2g,)
-        assert state.parents is not None
-        same = torch.cat(
-            [
-                torch.zeros(self.population, dtype=torch.bool),
-                unchanged(children, take(state.members, state.parents[:, 0])),
-            ]
-        )
+        children, team = outcome(phase), problem.team
+        assert state.parents is not None and state.prints is not None
+        born = near_parents(state.parents, state.homes, team.size)
+        told, prints = self._told(problem, phase, children, born)
+        losses = torch.cat([state.losses, told])  # (2g,)
+        # children that are still their parent do not compete with it: else a population could
+        # become one network many times
+        same = torch.cat([torch.zeros_like(prints), prints == state.prints[state.parents[:, 0]]])
         rows = problem.validation_rows(self.validation_batch, state.streams.choice)
         if rows is not None:  # on one new shared batch
-            both = [problem.evaluate(half, rows) for half in (state.members, children)]
+            halves = (state.members, state.homes), (children, born)
+            both = [team.gathered(problem.evaluate(t, rows), homes) for t, homes in halves]
             losses = torch.cat(both)
         _check_alive(losses)
-        chosen = survival.top(losses.masked_fill(same, torch.inf), self.population)
-        union = {name: torch.cat([t, children[name]]) for name, t in state.members.items()}
-        hyper = dict(phase.hyper)  # what does not evolve stays the same for all
+        chosen = survival.top(losses.masked_fill(same.bool(), torch.inf), self.population)
+        hyper = dict(state.inherited)  # what does not evolve stays the same for all
         for name in self.evolve:
-            hyper[name] = torch.cat([state.hyper[name], phase.hyper[name]])[chosen]
+            hyper[name] = torch.cat([state.hyper[name], state.inherited[name]])[chosen]
         total = float(losses[chosen].sum())
+        union = {name: torch.cat([t, children[name]]) for name, t in state.members.items()}
+        now = torch.cat([state.homes, born])
+        homes = balanced(now[chosen], team.size)
+        wanted = [chosen[rows_at(homes, rank)] for rank in range(team.size)]
         after = replace(
             state,
             generation=state.generation + 1,
-            members=take(union, chosen),
+            members=team.fetch(union, now, wanted),
+            homes=homes,
+            prints=torch.cat([state.prints, prints])[chosen],
             losses=losses[chosen],
             hyper=hyper,
             breeding=self.learners == "children",
@@ -301,14 +349,19 @@ class GADAM(LearningConfig):
             "mean": float(state.losses[state.losses.isfinite()].mean()),
             "losses": plain(state.losses),
             "adoption": float((chosen >= self.population).double().mean()),
-            "diversity": mean_distance(
-                state.members, problem.population.structure.trainable, problem.symmetry
-            ),
+            "diversity": self._diversity(problem, state),
             "member_steps": state.passes,
             "hyper": {name: plain(values) for name, values in state.hyper.items()},
             "parents": state.parents.tolist(),
             "survivors": chosen.tolist(),
         }
+
+    def _diversity(self, problem: Problem, state: "GADAMState") -> float | None:
+        """Mean distance of two members; None where they are not all in one process."""
+        if problem.team.size > 1:
+            return None
+        names = problem.population.structure.trainable
+        return mean_distance(state.members, names, problem.symmetry)
 
 
 @storable
@@ -318,9 +371,13 @@ class GADAMState:
 
     Attributes:
         streams: random numbers and the position in the data.
-        members: stacked tensors of the current generation, `(g, ...)` each.
+        members: stacked tensors of the current generation, `(n, ...)` each: of those members
+            that are in this process, which are all unless there are several.
         losses: their validation losses, `(g,)`, inf before they are known.
         hyper: their own numbers, `(g,)` each.
+        homes: the members' ranks, `(g,)`.
+        prints: their fingerprints, `(g,)`, once they have learnt.
+        inherited: the last children's own numbers, `(g,)` each.
         generation: generations completed, k.
         passes: forward-backward passes so far, of one network each.
         phases: learning phases completed.
@@ -335,6 +392,9 @@ class GADAMState:
     members: Tensors
     losses: Tensor
     hyper: Hyper
+    homes: Tensor
+    prints: Tensor | None = None
+    inherited: Hyper = field(default_factory=dict)
     generation: int = 0
     passes: int = 0
     phases: int = 0
@@ -345,15 +405,10 @@ class GADAMState:
     change: float = float("inf")
 
 
-def unchanged(children: Tensors, parents: Tensors) -> Tensor:
-    """Which children are still their parent, bit for bit, `(g,)`: copies that learnt nothing.
-
-    They do not compete with the parent: a population of one network many times is none.
-    """
-    equal = [
-        (t == parents[name]).reshape(len(t), -1).all(dim=1).cpu() for name, t in children.items()
-    ]
-    return torch.stack(equal).all(dim=0)
+def rows_of(hyper: Hyper, share: Share) -> Hyper:
+    """Some members' own numbers, of all members'."""
+    ids = torch.tensor(share.ids)
+    return {name: values[ids] for name, values in hyper.items()}
 
 
 def take(tensors: Tensors, indices: Tensor) -> Tensors:

@@ -1,0 +1,194 @@
+"""The run folder of several processes: every rank writes its members, one renaming makes it count.
+
+A checkpoint is a folder `generation-000012`: `head.safetensors` has everything but the members'
+weights, and shards have those, written by torch.distributed.checkpoint as safetensors. It is
+written under another name and renamed once it is whole. Any number of processes can go on from it.
+"""
+
+import os
+import re
+import shutil
+import time
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from gradevo import checkpoint
+from gradevo.distributed.placing import blocks, rows_at
+from gradevo.distributed.rows import from_bytes, row_bytes
+from gradevo.distributed.team import Team
+from gradevo.errors import CheckpointError
+from gradevo.folder import Checkpoint, RunFolder, Saved
+from gradevo.structure import Tensors
+
+HEAD = "head.safetensors"
+NAME = re.compile(r"generation-(\d{6,})")
+
+
+class SharedFolder(RunFolder):
+    """Saves a run of a team at the ends of generations, and finds it again.
+
+    Args:
+        settings: where and how often.
+        identity: of the run.
+        team: the processes; one that is alone may go on from what several have saved.
+        like: stacked tensors of this process's members.
+    """
+
+    def __init__(
+        self, settings: Checkpoint, identity: dict[str, Any], team: Team, like: Tensors
+    ) -> None:
+        super().__init__(settings, identity)
+        self.root, self.team, self.like = Path(settings.folder), team, like
+
+    def load(self) -> Saved | None:
+        """The furthest that is there, by one process or by several.
+
+        Raises:
+            CheckpointError: it is damaged, another run's, or was saved by one process within a
+                learning phase.
+        """
+        if self.team.rank == 0 and self.root.is_dir():
+            checkpoint.clear_unfinished(self.root)
+        alone, newest = super().load(), self._newest()
+        if newest is not None:
+            saved = self._read(newest)
+            if alone is None or len(alone.history) <= len(saved.history):
+                return saved
+        if alone is None or self.team.size == 1:
+            return alone
+        if alone.state.phase is not None:
+            raise CheckpointError(
+                "checkpoint: must be of the end of a generation to go on with several processes, "
+                f"got one from within a generation in {self.root}; go on with one process"
+            )
+        ids, state = self._mine(alone.state), alone.state
+        members = {name: t[ids] for name, t in state.members.items()}
+        homes = blocks(len(state.homes), self.team.size)
+        return replace(alone, state=replace(state, members=members, homes=homes))
+
+    def due(self, *, ended: bool) -> bool:
+        """As for one process, but rank 0 says it for all; within a generation nothing is saved."""
+        if self.team.size == 1:
+            return super().due(ended=ended)
+        return ended and bool(self.team.agree(super().due(ended=True)))
+
+    def save(self, saved: Saved) -> None:
+        """Write a checkpoint of all ranks; those before it are removed once it is whole.
+
+        Raises:
+            CheckpointError: on every rank, if one could not write.
+        """
+        if self.team.size == 1:
+            super().save(saved)
+            return
+        start = time.monotonic()
+        final = self.root / f"generation-{len(saved.history):06d}"
+        room = self.root / f"{checkpoint.UNFINISHED}{final.name}"
+        self._each(lambda: self._clear(room), room)
+        self._each(lambda: self._write(room, saved), room)
+        self._each(lambda: self._commit(room, final), room)
+        self.saved_at = time.monotonic()
+        self.took = self.saved_at - start
+
+    def where(self) -> str:
+        """A sentence on what is saved, for whoever has to go on from there."""
+        if self._newest() is None:
+            return super().where()
+        return f"The last good checkpoint is in {self.root}"
+
+    # --- reading -------------------------------------------------------------------------
+
+    def _newest(self) -> Path | None:
+        found = [path for path in self.root.glob("generation-*") if NAME.fullmatch(path.name)]
+        return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+
+    def _mine(self, state: Any) -> Tensor:
+        return rows_at(blocks(len(state.homes), self.team.size), self.team.rank)
+
+    def _read(self, path: Path) -> Saved:
+        value = checkpoint.read(path / HEAD)
+        self._check_same(value.get("identity", {}))
+        state = value["state"]
+        ids, width = self._mine(state), row_bytes(self.like, torch.tensor([0])).shape[1]
+        rows = {_key(i): torch.empty(width, dtype=torch.uint8) for i in ids.tolist()}
+        with checkpoint.explaining("be whole", path), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is one process
+            try:
+                reader = HuggingFaceStorageReader(str(path))
+                load(cast(Any, rows), storage_reader=reader, no_dist=True)
+            except (Exception, CheckpointException) as error:  # which is no Exception
+                raise CheckpointError(
+                    f"checkpoint: must be whole, got {_brief(error)} for {path}"
+                ) from error
+        members = from_bytes(torch.stack(list(rows.values())), self.like)
+        homes = blocks(len(state.homes), self.team.size)
+        state = replace(state, members=members, homes=homes)
+        return Saved(state, value["history"], value["engine"])
+
+    # --- writing -------------------------------------------------------------------------
+
+    def _each(self, work: Any, path: Path) -> None:
+        """Work that every rank does; if one fails, all fail.
+
+        Raises:
+            CheckpointError: with what the first one that failed says.
+        """
+        reason = ""
+        try:
+            work()
+        except (Exception, CheckpointException) as error:  # the system's, or DCP's own
+            reason = _brief(error)
+        if self.team.total(int(bool(reason))):
+            rule = "be writable (the last good one is kept)"
+            reason = reason or "an error in another process"
+            raise CheckpointError(f"checkpoint: must {rule}, got {reason} for {path}")
+
+    def _clear(self, room: Path) -> None:
+        if self.team.rank == 0:
+            self.root.mkdir(parents=True, exist_ok=True)
+            checkpoint.clear_unfinished(self.root)
+            room.mkdir()
+
+    def _write(self, room: Path, saved: Saved) -> None:
+        state = saved.state
+        ids = rows_at(state.homes, self.team.rank)
+        packed = row_bytes(state.members, torch.arange(len(ids))).cpu()
+        rows = {_key(i): row for i, row in zip(ids.tolist(), packed, strict=True)}
+        if self.team.rank == 0:
+            head = replace(saved, state=replace(state, members={}))
+            checkpoint.write(room / HEAD, {"identity": self.identity, **vars(head)})
+        save(
+            cast(Any, rows),
+            storage_writer=HuggingFaceStorageWriter(str(room), save_distributed=True),
+        )
+
+    def _commit(self, room: Path, final: Path) -> None:
+        if self.team.rank != 0:
+            return
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(room, final)
+        checkpoint.flush(self.root)
+        for path in self.root.glob("generation-*"):
+            if path != final:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _key(i: int) -> str:
+    return f"member {i:07d}"
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1][:200]

@@ -1,0 +1,95 @@
+"""The result of a population that is spread over processes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gradevo.distributed.placing import rows_at
+from gradevo.distributed.team import Team
+from gradevo.population import Population
+from gradevo.result import Result
+from gradevo.structure import Tensors, with_tensors
+
+
+@dataclass
+class SharedResult(Result):
+    """The outcome of `fit` in a process group: `best` and `soup` are on every rank.
+
+    Besides what `Result` has, of which `members` are the survivors that are in this process:
+
+    Attributes:
+        team: the processes.
+        homes: rank of each survivor, best first, `(g,)`.
+        best_tensors: weights of `best`.
+    """
+
+    team: Team
+    homes: Tensor
+    best_tensors: Tensors
+
+    @property
+    def best(self) -> nn.Module:
+        """The member with the lowest validation loss, an ordinary module in eval mode."""
+        tensors = {name: t.clone() for name, t in self.best_tensors.items()}
+        return with_tensors(self.members.member(0), tensors).eval()
+
+    @property
+    def ensemble(self) -> nn.Module:
+        """Needs all members in one process.
+
+        Raises:
+            RuntimeError: always; `gather()` returns a result that has them.
+        """
+        raise RuntimeError(
+            "ensemble: must have all members in one process, got those of one of several; call "
+            "result.gather().ensemble on every rank"
+        )
+
+    def gather(self) -> Result:
+        """The result with all members, on every rank; every rank must call it."""
+        whole = self._at([torch.arange(len(self.homes))] * self.team.size)
+        assert whole is not None
+        return whole
+
+    def save(self, folder: str | Path) -> None:
+        """As `Result.save`: every rank must call it; rank 0 gathers the members and writes."""
+        nobody = torch.empty(0, dtype=torch.int64)
+        everyone = torch.arange(len(self.homes))
+        whole = self._at([everyone, *[nobody] * (self.team.size - 1)])
+        if whole is not None:
+            whole.save(folder)
+        self.team.agree(True)  # nobody goes on before it is there
+
+    def _at(self, wanted: list[Tensor]) -> Result | None:
+        """The whole result at those ranks that want the members."""
+        tensors = self.team.fetch(self.members.tensors, self.homes, wanted)
+        if not len(wanted[self.team.rank]):
+            return None
+        modules = [self.members.member(0) for _ in range(len(self.homes))]
+        population = Population.from_modules(modules, engine=self.members.choice.requested)
+        population.load(tensors)
+        return Result(
+            population.eval(), self.losses, self.history, self.member_steps, self.engine,
+            self.probabilities, self.soup_tensors,
+        )  # fmt: skip
+
+
+def shared(result: Result, team: Team, homes: Tensor) -> Result:
+    """A result whose `members` are those of this process, best first; alone it is as it is."""
+    if team.size == 1:
+        return result
+    tensors = result.members.tensors
+    best = team.fetch(tensors, homes, [torch.tensor([0])] * team.size)
+    fields = {name: value for name, value in vars(result).items()}
+    return SharedResult(
+        **fields, team=team, homes=homes, best_tensors={n: t[0] for n, t in best.items()}
+    )
+
+
+def in_order(tensors: Tensors, homes: Tensor, order: Tensor, rank: int) -> Tensors:
+    """This rank's members in the order of all: row i is the i-th that is here."""
+    mine = order[homes[order] == rank]
+    rows = torch.searchsorted(rows_at(homes, rank), mine)
+    return {name: t[rows.to(t.device)] for name, t in tensors.items()}

@@ -1,0 +1,185 @@
+"""What one rank does in the tests of populations over processes.
+
+`torchrun tests/team.py OUT JOB ARGUMENT...`: rank 0 writes a JSON file to OUT. Without a group the
+process is alone and does the same.
+"""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import gradevo as ge
+import runs
+from gradevo.distributed.joining import joined
+from gradevo.distributed.rows import fingerprints
+from gradevo.distributed.team import Team
+
+SHORT: dict[str, Any] = {"population": 7, "generations": 4, "steps": 8, "batch_size": 16}
+FEW = {**SHORT, "population": 5}
+CASES: dict[str, tuple[ge.GADAM, str]] = {
+    "loop": (ge.GADAM(**SHORT), "loop"),
+    "threads": (ge.GADAM(**FEW), "loop@2"),
+    "simd": (ge.GADAM(**SHORT), "simd"),
+    "one at a time": (ge.GADAM(**FEW), "batched/1"),
+    "paper": (ge.GADAM.paper(**SHORT | {"steps": 20}), "loop"),
+    "paper, new rows": (ge.GADAM.paper(**SHORT, validation_batch=10), "simd"),
+    "whole optimisers": (
+        ge.GADAM(**FEW, optimizer="LBFGS", evolve=("lr",), options={"max_iter": 2}),
+        "loop",
+    ),
+    "a loader": (ge.GADAM(**FEW), "loop"),
+    "swarms": (ge.GADAM(**FEW), "loop"),
+}
+
+
+def plain_net() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
+def fit(case: str, **more: Any) -> Any:
+    algorithm, engine = CASES[case]
+    x, y = runs.rows(300)
+    train: Any = x, y
+    if case == "a loader":
+        train = DataLoader(TensorDataset(x, y), 16, shuffle=True)
+    loss = ge.SwarmLoss(F.cross_entropy) if case == "swarms" else F.cross_entropy
+    build = plain_net if algorithm.optimizer == "LBFGS" else runs.net
+    given = {"engine": engine, "valid": runs.rows(60), **more}
+    return ge.fit(algorithm, build, loss, train, **given)
+
+
+def digest(result: Any) -> str:
+    """All bits of a result that everybody should have; every rank calls it."""
+    whole = result.gather()
+    history = [{k: v for k, v in i.items() if k != "diversity"} for i in result.history]
+    soup = {name: t.unsqueeze(0) for name, t in result.soup_tensors.items()}
+    best = {name: t.unsqueeze(0) for name, t in result.best.state_dict().items()}
+    prints = [fingerprints(t).tolist() for t in (whole.members.tensors, soup, best)]
+    content = [prints, result.losses.tolist(), history, result.engine, result.member_steps]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+# --- jobs ----------------------------------------------------------------------------------
+
+
+def every(team: Team) -> dict[str, str]:
+    """Digests of all cases."""
+    return {case: digest(fit(case)) for case in CASES}
+
+
+def chosen(team: Team) -> dict[str, Any]:
+    """The engines that the ranks have where they choose themselves."""
+    result = fit("loop", engine="auto")
+    own = torch.tensor([sum(result.engine.encode())])
+    ranks = torch.arange(team.size)
+    return {"engines": team.gathered(own, ranks).tolist(), "engine": result.engine}
+
+
+def handed(team: Team, folder: str) -> dict[str, Any]:
+    """What a result does in a group."""
+    result = fit("loop")
+    refused = ""
+    try:
+        _ = result.ensemble
+    except RuntimeError as error:
+        refused = str(error)
+    result.save(folder)
+    counts = team.gathered(torch.tensor([len(result.members)]), torch.arange(team.size))
+    whole = result.gather()
+    x = runs.rows(40)[0]
+    return {
+        "refused": refused, "members": counts.tolist(), "best": result.best(x).tolist(),
+        "first": whole.best(x).tolist(), "ensemble": whole.ensemble(x).tolist(),
+        "losses": result.losses.tolist(), "sent": getattr(team, "sent", 0),
+    }  # fmt: skip
+
+
+def saved(team: Team, folder: str, stop: str = "", die: str = "") -> dict[str, Any]:
+    """A run with checkpoints; it may stop after a generation, or a rank may be killed in one."""
+    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+
+    def callback(info: dict[str, Any]) -> bool:
+        rank, generation = map(int, die.split("@")) if die else (-1, -1)
+        if first and team.rank == rank and info["generation"] == generation:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return bool(stop) and info["generation"] == int(stop)
+
+    settings = ge.Checkpoint(folder, seconds=0.0)
+    result = fit("loop", checkpoint=settings, callbacks=[callback])
+    return {"digest": digest(result), "generations": len(result.history)}
+
+
+def full(team: Team, folder: str) -> dict[str, Any]:
+    """A run in which the disk of rank 1 is full after some time: no file may be longer."""
+
+    def callback(info: dict[str, Any]) -> None:
+        if info["generation"] == 3 and team.rank == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+
+    try:
+        fit("loop", checkpoint=ge.Checkpoint(folder, seconds=0.0), callbacks=[callback])
+    except ge.CheckpointError as error:
+        told = torch.tensor([1])
+        return {"error": str(error), "told": team.total(int(told))}
+    return {"error": ""}
+
+
+def wrong(team: Team) -> dict[str, str]:
+    """What is refused in a group."""
+    found, data = {}, runs.rows(60)
+    few = ge.GADAM(**SHORT | {"population": 2})
+    for algorithm in (ge.Independent(population=4, steps=2), few):
+        try:
+            ge.fit(algorithm, plain_net, F.cross_entropy, data)
+        except ValueError as error:
+            found[type(algorithm).__name__] = str(error)
+    return found
+
+
+JOBS = {job.__name__: job for job in (every, chosen, handed, saved, full, wrong)}
+
+
+def launch(
+    ranks: int, out: Path, job: str, *arguments: str, limit: float = 150, restarts: int = 0
+) -> Any:
+    """Run a job on so many ranks, or alone, within a time limit; what it wrote."""
+    program = [str(Path(__file__)), str(out), job, *arguments]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
+                f"--max-restarts={restarts}"]  # fmt: skip
+    command = [sys.executable, *(torchrun if ranks else []), *program]
+    # a group of its own, so that nothing is left when time is up
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    try:
+        text, _ = process.communicate(timeout=limit)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 0, text[-3000:]
+    return json.loads(out.read_text())
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    out, job, *arguments = sys.argv[1:]
+    with joined() as team:
+        found = partial(JOBS[job], team)(*arguments)
+        if team.rank == 0:
+            Path(out).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

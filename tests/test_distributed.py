@@ -1,0 +1,100 @@
+"""One population over real processes: the same bits, whatever their number and their fate."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import gradevo as ge
+import runs
+import team
+from gradevo.engines.simd import missing
+
+NUMBA = missing() is None
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Digests of a process that is alone."""
+    return team.launch(0, tmp_path_factory.mktemp("alone") / "out", "every")
+
+
+@pytest.mark.skipif(not NUMBA, reason="some cases need Numba")
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_any_number_of_processes_gives_the_bits_of_one(ranks, alone, tmp_path):
+    assert team.launch(ranks, tmp_path / "out", "every") == alone
+    assert len(set(alone.values())) == len(alone)
+
+
+def test_all_ranks_compute_by_the_engine_that_the_first_has_chosen(tmp_path):
+    found = team.launch(2, tmp_path / "out", "chosen")
+    assert found["engine"] != "auto"
+    assert len(set(found["engines"])) == 1
+
+
+def test_a_result_has_this_ranks_members_and_the_best_until_it_is_gathered(tmp_path):
+    found = team.launch(3, tmp_path / "out", "handed", str(tmp_path / "run"))
+    assert found["members"] == [3, 2, 2]
+    assert "result.gather()" in found["refused"]
+    assert found["best"] == found["first"]
+    kept = ge.Result.load(tmp_path / "run", runs.net)
+    x = runs.rows(40)[0]
+    assert kept.losses.tolist() == found["losses"] == sorted(found["losses"])
+    torch.testing.assert_close(kept.ensemble(x), torch.tensor(found["ensemble"]))
+    assert torch.equal(kept.best(x), torch.tensor(found["best"]))
+    assert found["sent"] > 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_whose_worker_is_killed_ends_as_if_nothing_had_happened(rank, alone, tmp_path):
+    arguments = str(tmp_path / "run"), "", f"{rank}@3"
+    found = team.launch(2, tmp_path / "out", "saved", *arguments, restarts=2)
+    assert found == {"digest": alone["loop"], "generations": 4}
+
+
+def test_a_job_that_was_stopped_goes_on_with_any_number_of_processes(alone, tmp_path):
+    first = team.launch(3, tmp_path / "out", "saved", str(tmp_path / "run"), "2")
+    assert first["generations"] == 2
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["generation-000002", "log.jsonl"]
+    half = tmp_path / "run" / ".unfinished-generation-000003"  # what a kill would leave
+    shutil.copytree(tmp_path / "run" / "generation-000002", half)
+    for ranks in (0, 2):
+        copy = tmp_path / f"run{ranks}"
+        shutil.copytree(tmp_path / "run", copy)
+        found = team.launch(ranks, tmp_path / "out", "saved", str(copy))
+        assert found == {"digest": alone["loop"], "generations": 4}
+        log = [json.loads(line) for line in (copy / "log.jsonl").read_text().splitlines()]
+        assert [info["generation"] for info in log] == [1, 2, 3, 4]
+        assert not list(copy.glob(".unfinished*"))
+
+
+def test_several_processes_go_on_from_the_generation_that_one_has_saved(alone, tmp_path):
+    team.launch(0, tmp_path / "out", "saved", str(tmp_path / "run"), "2")
+    found = team.launch(2, tmp_path / "out", "saved", str(tmp_path / "run"))
+    assert found == {"digest": alone["loop"], "generations": 4}
+
+
+def test_a_full_disk_on_one_rank_stops_all_and_keeps_the_last_good_checkpoint(alone, tmp_path):
+    found = team.launch(2, tmp_path / "out", "full", str(tmp_path / "run"))
+    assert "must be writable (the last good one is kept)" in found["error"]
+    assert found["told"] == 2
+    found = team.launch(2, tmp_path / "out", "saved", str(tmp_path / "run"))
+    assert found == {"digest": alone["loop"], "generations": 4}
+
+
+def test_a_damaged_shard_is_named_and_not_gone_on_with(tmp_path):
+    folder = tmp_path / "run"
+    team.launch(2, tmp_path / "out", "saved", str(folder), "2")
+    shard = next(Path(folder).glob("generation-000002/shard-*"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(ge.CheckpointError, match=r"must be whole.*generation-000002"):
+        team.fit("loop", checkpoint=folder)
+
+
+def test_what_cannot_be_shared_is_refused_by_name(tmp_path):
+    found = team.launch(3, tmp_path / "out", "wrong")
+    assert "algorithm: must be GADAM" in found["Independent"]
+    assert "population: must be at least the number of processes, 3, got 2" in found["GADAM"]
