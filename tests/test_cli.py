@@ -34,6 +34,36 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return printed.err
 
 
+def test_several_processes_print_and_leave_what_one_does(tmp_path: Path) -> None:
+    settings = ["train", "iris", *COMMON, "--json"]
+    alone = run(*settings, "--out", str(tmp_path / "one"))
+    two = run(*settings, "--processes", "2", "--out", str(tmp_path / "two"))
+    first, second = (json.loads(done.stdout) for done in (alone, two))
+    for name in ("accuracy", "loss", "member_steps", "engine"):
+        assert first[name] == second[name]
+    kept = [load_file(tmp_path / name / "result.safetensors") for name in ("one", "two")]
+    assert kept[0].keys() == kept[1].keys()
+    assert (tmp_path / "two" / "generation-000001" / "head.safetensors").exists()
+    again = run(*settings, "--processes", "2", "--out", str(tmp_path / "two"))
+    assert again.returncode == 2 and "add --resume" in again.stderr
+    more = [*settings, "--out", str(tmp_path / "two"), "--resume", "--processes=1"]
+    assert json.loads(run(*more).stdout)["loss"] == first["loss"]
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--processes", "4"], "population: must be at least the number of processes, 4, got 3"),
+        (["--processes", "0"], "processes: must be at least 1, got 0"),
+        (["--processes", "2", "--method", "adam"], "algorithm: must be GADAM"),
+    ],
+)
+def test_processes_that_cannot_share_are_refused_before_they_start(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reason in error_of(["train", "iris", *COMMON, *words], capsys)
+
+
 def test_help_does_not_import_torch() -> None:
     code = (
         "import sys; from gradevo.cli import main\n"

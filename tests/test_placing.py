@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradevo.distributed.joining import environment
@@ -48,6 +48,7 @@ def test_children_are_near_a_parent_wherever_there_is_room(sizes, seed):
     assert int(far.sum()) <= members - members // ranks  # a rank at least has its own
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(0, 10**6))
 def test_rows_of_bytes_are_the_members_bit_for_bit(count, seed):
     generator = torch.Generator().manual_seed(seed)

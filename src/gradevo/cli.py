@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.box import SIMPLE
@@ -98,6 +98,7 @@ def train(
     method: str = "gadam",
     seed: int = 0,
     resume: Annotated[bool, Parameter(negative="")] = False,
+    processes: int = 1,
     options: Options = Options(),
 ) -> None:
     """Train on a data set and measure the network on test rows.
@@ -115,28 +116,39 @@ def train(
         Everything random follows from it.
     resume
         Go on with the run in --out.
+    processes
+        On this machine, with a share of the members each; for gadam methods. With --out, all
+        start again from the last checkpoint if one of them dies. Several machines: torchrun
+        or SLURM start the command with `-m gradevo train`, see docs/distributed.md.
     """
     from gradevo.compare import fitting, knee_of, run_method
+    from gradevo.distributed.joining import joined
+    from gradevo.distributed.launching import inside, restarted
     from gradevo.front import Front
     from gradevo.methods import method as method_by_name
 
-    _check_folder(options.out, resume)
+    _check_folder(options.out, resume, again=restarted())
     method_by_name(
         method, options.loss, **options.settings()
     )  # a wrong name or value shows before loading
     rows = _load(data, options)(seed)
     chosen = method_by_name(method, options.loss, **fitting(options.settings(), rows))
-    outcome, result = run_method(
-        method,
-        chosen,
-        rows,
-        _network(options, method)(rows),
-        seed=seed,
-        loss=options.loss,
-        folder=options.out,
-        engine=options.engine,
-        device=options.device,
-    )
+    if processes != 1 and not inside():
+        _spawn(processes, chosen.algorithm, options.out)
+    with joined() as team:
+        outcome, result = run_method(
+            method,
+            chosen,
+            rows,
+            _network(options, method)(rows),
+            seed=seed,
+            loss=options.loss,
+            folder=options.out,
+            engine=options.engine,
+            device=options.device,
+        )
+    if team.rank > 0:
+        return
     outcomes, more = [outcome], dict[str, Any]()
     if isinstance(result, Front):
         knee = knee_of(outcome, result, rows, options.loss)
@@ -262,15 +274,30 @@ def datasets() -> None:
 # --- parts of the commands -----------------------------------------------------------------
 
 
-def _check_folder(out: Path | None, resume: bool) -> None:
-    """`--resume` is asked for exactly when there is something to go on with."""
+def _spawn(processes: int, algorithm: Any, out: Path | None) -> NoReturn:
+    """Run this command in several processes, and end as it does."""
+    from gradevo.distributed.joining import check_shareable
+    from gradevo.distributed.launching import RESTARTS, spawn, without
+
+    if processes < 1:
+        raise ValueError(f"processes: must be at least 1, got {processes}")
+    check_shareable(algorithm, processes)
+    arguments = without("--processes", sys.argv[1:])
+    sys.exit(spawn(processes, arguments, restarts=0 if out is None else RESTARTS))
+
+
+def _check_folder(out: Path | None, resume: bool, *, again: bool = False) -> None:
+    """`--resume` is asked for exactly when there is something to go on with.
+
+    Not by processes that start again, whose first attempt may have saved something or not.
+    """
     if resume and out is None:
         raise ValueError("resume: needs --out, the folder of the run to go on with, got none")
-    if out is None:
+    if out is None or again:
         return
-    from gradevo.folder import FILE
+    from gradevo.folder import saved_in
 
-    there = (out / FILE).exists()
+    there = saved_in(out)
     if there and not resume:
         raise ValueError(f"out: must be a new folder, got {out} with a run in it; add --resume")
     if resume and not there:

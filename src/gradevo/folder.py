@@ -21,6 +21,11 @@ EXTENDABLE = {"generations", "theta"}  # a run may be made longer, unless it pla
 PAUSE = 10  # saves at the ends of short generations leave this many times their duration between
 
 
+def saved_in(folder: Path) -> bool:
+    """Whether there is a run to go on with, of one process or of several."""
+    return (folder / FILE).exists() or any(folder.glob("generation-*"))
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where and how often a run is saved.

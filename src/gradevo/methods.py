@@ -35,7 +35,7 @@ class Method:
         """The network that the method hands over."""
         if isinstance(result, Front):
             return result.best()
-        return result.best if self.pick == "best" else result.ensemble
+        return result.best if self.pick == "best" else result.gather().ensemble
 
 
 MEANINGS = {

@@ -128,7 +128,9 @@ class SharedFolder(RunFolder):
             try:
                 reader = HuggingFaceStorageReader(str(path))
                 load(cast(Any, rows), storage_reader=reader, no_dist=True)
-            except (Exception, CheckpointException) as error:  # which is no Exception
+            except BaseException as error:  # DCP's own is no Exception
+                if not isinstance(error, Exception | CheckpointException):
+                    raise
                 raise CheckpointError(
                     f"checkpoint: must be whole, got {_brief(error)} for {path}"
                 ) from error
@@ -148,7 +150,9 @@ class SharedFolder(RunFolder):
         reason = ""
         try:
             work()
-        except (Exception, CheckpointException) as error:  # the system's, or DCP's own
+        except BaseException as error:  # the system's, or DCP's own, which is no Exception
+            if not isinstance(error, Exception | CheckpointException):
+                raise
             reason = _brief(error)
         if self.team.total(int(bool(reason))):
             rule = "be writable (the last good one is kept)"
@@ -189,6 +193,6 @@ def _key(i: int) -> str:
     return f"member {i:07d}"
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1][:200]

@@ -34,17 +34,26 @@ def team_for(algorithm: Any) -> Team:
         ValueError: the algorithm cannot be shared, or there are fewer members than processes.
     """
     team = current()
-    if team.size > 1 and not getattr(algorithm, "shared", False):
+    check_shareable(algorithm, team.size)
+    return team
+
+
+def check_shareable(algorithm: Any, processes: int) -> None:
+    """Refuse what cannot be spread over so many processes.
+
+    Raises:
+        ValueError: the algorithm cannot be shared, or there are fewer members than processes.
+    """
+    if processes > 1 and not getattr(algorithm, "shared", False):
         raise ValueError(
-            "algorithm: must be GADAM in a process group of several ranks, got "
-            f"{type(algorithm).__name__}; run it outside of the group"
+            "algorithm: must be GADAM for several processes, got "
+            f"{type(algorithm).__name__}; run it in one"
         )
-    if algorithm.population < team.size:
+    if algorithm.population < processes:
         raise ValueError(
-            f"population: must be at least the number of processes, {team.size}, got "
+            f"population: must be at least the number of processes, {processes}, got "
             f"{algorithm.population}"
         )
-    return team
 
 
 @contextmanager

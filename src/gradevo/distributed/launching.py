@@ -1,0 +1,53 @@
+"""`gradevo train --processes N`: the same command once more, N times, by torchrun."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+RESTARTS = 3  # of all processes after one has died, where there is a checkpoint to go on from
+
+
+def inside(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is one of several already, by torchrun or SLURM."""
+    return "RANK" in environment or int(environment.get("SLURM_NTASKS", "1")) > 1
+
+
+def restarted(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun has started this process again after another has died."""
+    return environment.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+
+
+def spawn(processes: int, arguments: Sequence[str], *, restarts: int) -> int:
+    """Run the command in so many processes on this machine; returns its exit code.
+
+    Args:
+        processes: how many, with as many threads each as there are cores for.
+        arguments: of `gradevo`, without `--processes`.
+        restarts: how often all start again after one has died.
+    """
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone",
+        f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "gradevo", *arguments,
+    ]  # fmt: skip
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def without(name: str, arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command without an option and its value.
+
+    Example:
+        >>> without("--processes", ["train", "iris", "--processes", "2", "--json"])
+        ['train', 'iris', '--json']
+        >>> without("--processes", ["train", "--processes=2"])
+        ['train']
+    """
+    kept, skip = [], False
+    for argument in arguments:
+        if skip or argument == name or argument.startswith(f"{name}="):
+            skip = argument == name
+            continue
+        kept.append(argument)
+    return kept
