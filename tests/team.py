@@ -96,13 +96,14 @@ def handed(team: Team, folder: str) -> dict[str, Any]:
     except RuntimeError as error:
         refused = str(error)
     result.save(folder)
+    sent = getattr(team, "sent", 0)
     counts = team.gathered(torch.tensor([len(result.members)]), torch.arange(team.size))
     whole = result.gather()
     x = runs.rows(40)[0]
     return {
         "refused": refused, "members": counts.tolist(), "best": result.best(x).tolist(),
         "first": whole.best(x).tolist(), "ensemble": whole.ensemble(x).tolist(),
-        "losses": result.losses.tolist(), "sent": getattr(team, "sent", 0),
+        "losses": result.losses.tolist(), "sent": sent,
     }  # fmt: skip
 
 

@@ -182,6 +182,8 @@ class _Run:
                 bar.update(self.algorithm.progress(self.problem, self.state), info)
                 stop = info is not None and self._end_generation(info)
                 interrupted = interrupt.seen
+                if interrupted and self.problem.team.size > 1:  # the others may not know
+                    raise KeyboardInterrupt(self._where())
                 last = stop or self.algorithm.finished(self.state)
                 self._save(ended=info is not None, now=interrupted or last)
                 if interrupted:

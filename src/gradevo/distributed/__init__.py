@@ -1,5 +1,6 @@
 """One population over many processes, by torch.distributed."""
 
-from gradevo.distributed.team import ALONE, Alone, Group, Team
+from gradevo.distributed.joining import current, joined
+from gradevo.distributed.team import Team
 
-__all__ = ["ALONE", "Alone", "Group", "Team"]
+__all__ = ["Team", "current", "joined"]

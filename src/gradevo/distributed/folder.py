@@ -61,7 +61,7 @@ class SharedFolder(RunFolder):
         """
         if self.team.rank == 0 and self.root.is_dir():
             checkpoint.clear_unfinished(self.root)
-        alone, newest = super().load(), self._newest()
+        alone, newest = super().load(), self.team.agree(self._newest())
         if newest is not None:
             saved = self._read(newest)
             if alone is None or len(alone.history) <= len(saved.history):
@@ -111,8 +111,9 @@ class SharedFolder(RunFolder):
     # --- reading -------------------------------------------------------------------------
 
     def _newest(self) -> Path | None:
-        found = [path for path in self.root.glob("generation-*") if NAME.fullmatch(path.name)]
-        return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
+        found = [path.name for path in self.root.glob("generation-*") if NAME.fullmatch(path.name)]
+        newest = max(found, key=lambda name: int(name.split("-")[1]), default=None)
+        return None if newest is None else self.root / newest
 
     def _mine(self, state: Any) -> Tensor:
         return rows_at(blocks(len(state.homes), self.team.size), self.team.rank)

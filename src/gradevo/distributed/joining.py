@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
@@ -24,7 +25,13 @@ def current() -> Team:
         return ALONE
     group = dist.group.WORLD
     assert group is not None
-    return ALONE if dist.get_world_size(group) == 1 else Group(group)
+    return ALONE if dist.get_world_size(group) == 1 else _team(group)
+
+
+@cache
+def _team(group: dist.ProcessGroup) -> Group:
+    """One team a group, which counts what is sent."""
+    return Group(group)
 
 
 def team_for(algorithm: Any) -> Team:
@@ -95,6 +102,7 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Team]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+        _team.cache_clear()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
