@@ -41,6 +41,7 @@ CASES: dict[str, tuple[ge.GADAM, str]] = {
     ),
     "a loader": (ge.GADAM(**FEW), "loop"),
     "swarms": (ge.GADAM(**FEW), "loop"),
+    "swarms one at a time": (ge.GADAM(**FEW), "batched/1"),
 }
 
 
@@ -54,7 +55,7 @@ def fit(case: str, **more: Any) -> Any:
     train: Any = x, y
     if case == "a loader":
         train = DataLoader(TensorDataset(x, y), 16, shuffle=True)
-    loss = ge.SwarmLoss(F.cross_entropy) if case == "swarms" else F.cross_entropy
+    loss = ge.SwarmLoss(F.cross_entropy) if "swarms" in case else F.cross_entropy
     build = plain_net if algorithm.optimizer == "LBFGS" else runs.net
     given = {"engine": engine, "valid": runs.rows(60), **more}
     return ge.fit(algorithm, build, loss, train, **given)
@@ -122,19 +123,28 @@ def saved(team: Team, folder: str, stop: str = "", die: str = "") -> dict[str, A
     return {"digest": digest(result), "generations": len(result.history)}
 
 
-def full(team: Team, folder: str) -> dict[str, Any]:
-    """A run in which the disk of rank 1 is full after some time: no file may be longer."""
+def full(team: Team, folder: str, rank: str) -> dict[str, Any]:
+    """A run in which a rank's disk is full after some time: no file may be longer."""
 
     def callback(info: dict[str, Any]) -> None:
-        if info["generation"] == 3 and team.rank == 1:
+        if info["generation"] == 3 and team.rank == int(rank):
             resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
 
     try:
         fit("loop", checkpoint=ge.Checkpoint(folder, seconds=0.0), callbacks=[callback])
-    except ge.CheckpointError as error:
-        told = torch.tensor([1])
-        return {"error": str(error), "told": team.total(int(told))}
+    except (ge.CheckpointError, RuntimeError) as error:
+        return {"error": str(error), "told": team.total(1)}
     return {"error": ""}
+
+
+def twice(team: Team) -> list[int]:
+    """Two groups, one after another, within this one's program."""
+    torch.distributed.destroy_process_group()
+    found = []
+    for _ in range(3):
+        with joined() as again:
+            found.append(again.total(again.rank + 1))
+    return found
 
 
 def wrong(team: Team) -> dict[str, str]:
@@ -149,7 +159,7 @@ def wrong(team: Team) -> dict[str, str]:
     return found
 
 
-JOBS = {job.__name__: job for job in (every, chosen, handed, saved, full, wrong)}
+JOBS = {job.__name__: job for job in (every, chosen, handed, saved, full, twice, wrong)}
 
 
 def launch(

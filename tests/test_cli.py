@@ -62,6 +62,8 @@ def test_processes_that_cannot_share_are_refused_before_they_start(
     words: list[str], reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reason in error_of(["train", "iris", *COMMON, *words], capsys)
+    wrong = ["train", "iris", "--processes", "2", "--engine", "none"]
+    assert "engine: must be one of" in error_of(wrong, capsys)
 
 
 def test_help_does_not_import_torch() -> None:

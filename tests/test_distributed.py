@@ -77,9 +77,10 @@ def test_several_processes_go_on_from_the_generation_that_one_has_saved(alone, t
     assert found == {"digest": alone["loop"], "generations": 4}
 
 
-def test_a_full_disk_on_one_rank_stops_all_and_keeps_the_last_good_checkpoint(alone, tmp_path):
-    found = team.launch(2, tmp_path / "out", "full", str(tmp_path / "run"))
-    assert "must be writable (the last good one is kept)" in found["error"]
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_full_disk_on_a_rank_stops_all_and_keeps_the_last_good_checkpoint(rank, alone, tmp_path):
+    found = team.launch(2, tmp_path / "out", "full", str(tmp_path / "run"), str(rank))
+    assert "must be writable" in found["error"]
     assert found["told"] == 2
     found = team.launch(2, tmp_path / "out", "saved", str(tmp_path / "run"))
     assert found == {"digest": alone["loop"], "generations": 4}
@@ -92,6 +93,10 @@ def test_a_damaged_shard_is_named_and_not_gone_on_with(tmp_path):
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(ge.CheckpointError, match=r"must be whole.*generation-000002"):
         team.fit("loop", checkpoint=folder)
+
+
+def test_a_program_may_have_one_group_after_another(tmp_path):
+    assert team.launch(2, tmp_path / "out", "twice") == [3, 3, 3]
 
 
 def test_what_cannot_be_shared_is_refused_by_name(tmp_path):

@@ -90,13 +90,13 @@ def test_seeds_are_in_range_and_differ_by_every_number(numbers):
     [("n1", "n1"), ("gpu[007-012,15],b2", "gpu007"), ("a-b[3,5]", "a-b3"), ("x,y", "x")],
 )
 def test_slurms_variables_say_where_ranks_meet(nodes, first):
-    found = environment({"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "1",
+    found = environment({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "SLURM_LOCALID": "1",
                          "SLURM_JOB_NODELIST": nodes, "SLURM_JOB_ID": "50007"})  # fmt: skip
     assert found == {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": first,
                      "MASTER_PORT": "30007"}  # fmt: skip
 
 
 def test_a_process_that_is_alone_has_no_place_and_a_lost_one_is_told():
-    assert environment({}) == environment({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}) == {}
+    assert environment({}) == environment({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}) == {}
     with pytest.raises(ValueError, match="MASTER_ADDR: must be set"):
         environment({"RANK": "0", "WORLD_SIZE": "2"})

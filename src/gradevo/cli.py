@@ -134,7 +134,7 @@ def train(
     rows = _load(data, options)(seed)
     chosen = method_by_name(method, options.loss, **fitting(options.settings(), rows))
     if processes != 1 and not inside():
-        _spawn(processes, chosen.algorithm, options.out)
+        _spawn(processes, chosen.algorithm, options)
     with joined() as team:
         outcome, result = run_method(
             method,
@@ -274,16 +274,18 @@ def datasets() -> None:
 # --- parts of the commands -----------------------------------------------------------------
 
 
-def _spawn(processes: int, algorithm: Any, out: Path | None) -> NoReturn:
+def _spawn(processes: int, algorithm: Any, options: Options) -> NoReturn:
     """Run this command in several processes, and end as it does."""
     from gradevo.distributed.joining import check_shareable
     from gradevo.distributed.launching import RESTARTS, spawn, without
+    from gradevo.engines import Choice
 
     if processes < 1:
         raise ValueError(f"processes: must be at least 1, got {processes}")
     check_shareable(algorithm, processes)
-    arguments = without("--processes", sys.argv[1:])
-    sys.exit(spawn(processes, arguments, restarts=0 if out is None else RESTARTS))
+    Choice.of(options.engine)  # a wrong name shows here, once
+    arguments = without("--processes", _words)
+    sys.exit(spawn(processes, arguments, restarts=0 if options.out is None else RESTARTS))
 
 
 def _check_folder(out: Path | None, resume: bool, *, again: bool = False) -> None:
@@ -385,8 +387,12 @@ def _say_where(out: Path | None, what: str = "Run folder") -> None:
         Console().print(f"{what}: {out}", highlight=False)
 
 
+_words: list[str] = []  # of the command line
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: bad input is one line and exit code 2, never a traceback."""
+    _words[:] = sys.argv[1:] if arguments is None else arguments
     try:
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except KeyboardInterrupt as stop:

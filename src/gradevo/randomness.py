@@ -128,17 +128,32 @@ def draws() -> Draws | None:
     return _draws.get()
 
 
+@contextmanager
+def narrowed(start: int, count: int) -> Iterator[None]:
+    """A block in which some of the members are computed; `own(0)` is the first of them."""
+    found = _draws.get()
+    token = (
+        None if found is None else _draws.set(Draws(found.key, found.ids[start : start + count]))
+    )
+    try:
+        yield
+    finally:
+        if token is not None:
+            _draws.reset(token)
+
+
 def own(row: int) -> None:
     """From here on torch's global stream is that of the member in a row, within a run's step."""
     if (found := _draws.get()) is not None:
         torch.default_generator.manual_seed(found.seed(row))
 
 
-def drew(before: Tensor, row: int) -> bool:
-    """Whether torch's global stream has moved since it was `before`, or since `own(row)`."""
+def drew(before: Tensor) -> bool:
+    """Whether torch's global stream has moved since it was `before`, or since a member's `own`."""
     now, found = torch.get_rng_state(), _draws.get()
-    fresh = found and generator_from(found.seed(row)).get_state()
-    return not torch.equal(now, before) and (fresh is None or not torch.equal(now, fresh))
+    rows = range(len(found.ids)) if found else ()
+    starts = (generator_from(found.seed(row)).get_state() for row in rows if found)
+    return not any(torch.equal(now, known) for known in (before, *starts))
 
 
 def _streams(device: torch.device | None) -> list[torch.device]:

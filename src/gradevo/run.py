@@ -197,7 +197,8 @@ class _Run:
             culprits = not_finite(self.problem)
             found = f"; {culprits} does have NaN or infinity" if culprits else ""
             raise DivergedError(f"{error}{found}. {self._where()}") from None
-        if not self.looked and not healthy(self.problem.population):
+        alone = self.problem.team.size == 1  # of several, others' members may be well
+        if alone and not self.looked and not healthy(self.problem.population):
             self._look_at_data()
         return info
 
@@ -216,9 +217,15 @@ class _Run:
     def _end_generation(self, info: Info) -> bool:
         """Note a generation's numbers and call everybody; whether one of them wants to stop."""
         self.history.append(info)
-        answers = [callback(dict(info)) for callback in self.callbacks]
-        wanted = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
-        return self.problem.team.total(int(wanted)) > 0
+        team, failed, wanted = self.problem.team, None, False
+        try:
+            answers = [callback(dict(info)) for callback in self.callbacks]
+            wanted = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
+        except Exception as error:
+            failed = error
+        if team.total(int(failed is not None)):  # none of several goes on alone
+            raise failed or RuntimeError("callbacks: one has failed in another process")
+        return team.total(int(wanted)) > 0
 
     def _where(self) -> str:
         return self.folder.where() if self.folder else "No checkpoint was asked for"

@@ -31,6 +31,7 @@ def greedy_soup(problem: Problem, members: Tensors, homes: Tensor) -> Tensors:
 
     def row(i: int) -> Tensors:
         wanted = [torch.tensor([i]), *[nobody] * (team.size - 1)]
+        team.total(0)  # nobody waits in the next exchange for longer than one member takes
         return team.fetch(members, homes, wanted)
 
     if team.rank == 0:

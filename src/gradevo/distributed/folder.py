@@ -11,18 +11,12 @@ import shutil
 import time
 import warnings
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import (
-    HuggingFaceStorageReader,
-    HuggingFaceStorageWriter,
-)
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from gradevo import checkpoint
 from gradevo.distributed.placing import blocks, rows_at
@@ -33,6 +27,7 @@ from gradevo.folder import Checkpoint, RunFolder, Saved
 from gradevo.structure import Tensors
 
 HEAD = "head.safetensors"
+READER, WRITER = "HuggingFaceStorageReader", "HuggingFaceStorageWriter"
 NAME = re.compile(r"generation-(\d{6,})")
 
 
@@ -64,7 +59,9 @@ class SharedFolder(RunFolder):
         alone, newest = super().load(), self.team.agree(self._newest())
         if newest is not None:
             saved = self._read(newest)
-            if alone is None or len(alone.history) <= len(saved.history):
+            further = 0 if alone is None else len(alone.history) - len(saved.history)
+            within = self.team.size == 1 and further == 0  # of the next generation
+            if alone is None or not (further > 0 or within):
                 return saved
         if alone is None or self.team.size == 1:
             return alone
@@ -97,7 +94,8 @@ class SharedFolder(RunFolder):
         final = self.root / f"generation-{len(saved.history):06d}"
         room = self.root / f"{checkpoint.UNFINISHED}{final.name}"
         self._each(lambda: self._clear(room), room)
-        self._each(lambda: self._write(room, saved), room)
+        self._each(lambda: self._write_head(room, saved), room)
+        self._each(lambda: self._write_rows(room, saved), room)
         self._each(lambda: self._commit(room, final), room)
         self.saved_at = time.monotonic()
         self.took = self.saved_at - start
@@ -126,11 +124,11 @@ class SharedFolder(RunFolder):
         rows = {_key(i): torch.empty(width, dtype=torch.uint8) for i in ids.tolist()}
         with checkpoint.explaining("be whole", path), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is one process
+            load, reader_of = _dcp("state_dict_loader", "load"), _dcp("hf_storage", READER)
             try:
-                reader = HuggingFaceStorageReader(str(path))
-                load(cast(Any, rows), storage_reader=reader, no_dist=True)
+                load(rows, storage_reader=reader_of(str(path)), no_dist=True)
             except BaseException as error:  # DCP's own is no Exception
-                if not isinstance(error, Exception | CheckpointException):
+                if not _is_failure(error):
                     raise
                 raise CheckpointError(
                     f"checkpoint: must be whole, got {_brief(error)} for {path}"
@@ -152,7 +150,7 @@ class SharedFolder(RunFolder):
         try:
             work()
         except BaseException as error:  # the system's, or DCP's own, which is no Exception
-            if not isinstance(error, Exception | CheckpointException):
+            if not _is_failure(error):
                 raise
             reason = _brief(error)
         if self.team.total(int(bool(reason))):
@@ -166,28 +164,49 @@ class SharedFolder(RunFolder):
             checkpoint.clear_unfinished(self.root)
             room.mkdir()
 
-    def _write(self, room: Path, saved: Saved) -> None:
+    def _write_head(self, room: Path, saved: Saved) -> None:
+        if self.team.rank == 0:
+            head = replace(saved, state=replace(saved.state, members={}))
+            checkpoint.write(room / HEAD, {"identity": self.identity, **vars(head)})
+
+    def _write_rows(self, room: Path, saved: Saved) -> None:
         state = saved.state
         ids = rows_at(state.homes, self.team.rank)
         packed = row_bytes(state.members, torch.arange(len(ids))).cpu()
         rows = {_key(i): row for i, row in zip(ids.tolist(), packed, strict=True)}
-        if self.team.rank == 0:
-            head = replace(saved, state=replace(state, members={}))
-            checkpoint.write(room / HEAD, {"identity": self.identity, **vars(head)})
-        save(
-            cast(Any, rows),
-            storage_writer=HuggingFaceStorageWriter(str(room), save_distributed=True),
-        )
+        writer = _dcp("hf_storage", WRITER)(str(room), save_distributed=True)
+        _dcp("state_dict_saver", "save")(rows, storage_writer=writer)
 
     def _commit(self, room: Path, final: Path) -> None:
         if self.team.rank != 0:
             return
+        for path in (*room.iterdir(), room):
+            checkpoint.flush(path)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(room, final)
         checkpoint.flush(self.root)
         for path in self.root.glob("generation-*"):
             if path != final:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _dcp(room: str, name: str) -> Any:
+    """A part of torch.distributed.checkpoint, looked for where it is used.
+
+    Raises:
+        CheckpointError: this torch is too old for it.
+    """
+    try:
+        return getattr(import_module(f"torch.distributed.checkpoint.{room}"), name)
+    except ImportError:
+        raise CheckpointError(
+            "checkpoint: of several processes needs torch 2.8 or newer; pip install -U torch"
+        ) from None
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether an error is no request to stop; DCP's own is not an Exception."""
+    return isinstance(error, Exception) or type(error).__name__ == "CheckpointException"
 
 
 def _key(i: int) -> str:

@@ -6,17 +6,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from itertools import count
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from gradevo.distributed.team import ALONE, Group, Team
 
 TIMEOUT = timedelta(minutes=10)  # of one collective: a rank that is gone is noticed after it
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+_blocks = count()  # of this process: a block does not meet what the one before has left
 
 
 def current() -> Team:
@@ -88,12 +90,15 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Team]:
     if dist.is_initialized() or int(place.get("WORLD_SIZE", "1")) == 1:
         yield current()
         return
+    from torch._C._distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
     before = {name: os.environ.get(name) for name in NAMES}
     os.environ.update(place)
     try:
         store, rank, size = next(rendezvous("env://", timeout=timeout))
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = PrefixStore(f"gradevo attempt {attempt}", store)
+        store = PrefixStore(f"gradevo attempt {attempt} block {next(_blocks)}", store)
         if torch.cuda.is_available():
             torch.cuda.set_device(int(place.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -114,16 +119,16 @@ def environment(found: Mapping[str, str]) -> dict[str, str]:
     """torch's variables, as they are or from SLURM's; nothing for a process that is alone.
 
     Example:
-        >>> environment({"SLURM_NTASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0",
+        >>> environment({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0",
         ...              "SLURM_JOB_NODELIST": "node[03-04]", "SLURM_JOB_ID": "7"})["MASTER_ADDR"]
         'node03'
     """
     if "RANK" in found and "WORLD_SIZE" in found:
         place = {name: found[name] for name in NAMES if name in found}
-    elif int(found.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in found:
+    elif int(found.get("SLURM_STEP_NUM_TASKS", "1")) > 1 and "SLURM_PROCID" in found:
         port = 20000 + int(found.get("SLURM_JOB_ID", "0")) % 20000
         place = {
-            "RANK": found["SLURM_PROCID"], "WORLD_SIZE": found["SLURM_NTASKS"],
+            "RANK": found["SLURM_PROCID"], "WORLD_SIZE": found["SLURM_STEP_NUM_TASKS"],
             "LOCAL_RANK": found.get("SLURM_LOCALID", "0"),
             "MASTER_ADDR": found.get("MASTER_ADDR", _first(found.get("SLURM_JOB_NODELIST", ""))),
             "MASTER_PORT": found.get("MASTER_PORT", str(port)),

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 RESTARTS = 3  # of all processes after one has died, where there is a checkpoint to go on from
 
 
-def inside(environment: Mapping[str, str] = os.environ) -> bool:
+def inside(found: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is one of several already, by torchrun or SLURM."""
-    return "RANK" in environment or int(environment.get("SLURM_NTASKS", "1")) > 1
+    return "RANK" in found or int(found.get("SLURM_STEP_NUM_TASKS", "1")) > 1
 
 
 def restarted(environment: Mapping[str, str] = os.environ) -> bool:
@@ -20,6 +20,9 @@ def restarted(environment: Mapping[str, str] = os.environ) -> bool:
 
 def spawn(processes: int, arguments: Sequence[str], *, restarts: int) -> int:
     """Run the command in so many processes on this machine; returns its exit code.
+
+    Where the system has it, torchrun takes this process's place, so that whoever stops it stops
+    them all.
 
     Args:
         processes: how many, with as many threads each as there are cores for.
@@ -32,6 +35,9 @@ def spawn(processes: int, arguments: Sequence[str], *, restarts: int) -> int:
         f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "gradevo", *arguments,
     ]  # fmt: skip
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    sys.stdout.flush()
+    if os.name == "posix":
+        os.execve(command[0], command, environment)
     return subprocess.run(command, env=environment, check=False).returncode
 
 

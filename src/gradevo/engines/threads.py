@@ -71,7 +71,7 @@ class Threads:
         stream, before = torch.get_rng_state(), (_draws(), [b._version for b in buffers])
         found = in_order(jobs)
         after = _draws(), [buffer._version for buffer in buffers]
-        moved = drew(stream, self.inner.population.size - 1) or before[0] != after[0]
+        moved = drew(stream) or before[0] != after[0]
         reason = None
         if any(getattr(part, f"_{kind}_hooks") for part in parts for kind in HOOKS):
             reason = "the module has hooks"

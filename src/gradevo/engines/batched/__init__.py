@@ -14,6 +14,7 @@ from gradevo.engines.batched.graph import Run, trace
 from gradevo.engines.batched.values import of_batch
 from gradevo.engines.check import backward, rows_of
 from gradevo.engines.threads import in_order
+from gradevo.randomness import narrowed, own
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
@@ -60,13 +61,17 @@ class Batched:
         for span, bank in chunks:
             bank.generators = chance.generators(bank.g, span[0]) if own else []
             mine = _rows((x, y), span) if per_member else (x, y)
-            jobs.append(partial(self._step, bank, loss, mine[0], mine[1], per_member))
+            jobs.append(partial(self._step, bank, span, loss, mine[0], mine[1], per_member))
         return jobs
 
-    def _step(self, bank: Bank, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
+    def _step(
+        self, bank: Bank, span: Span, loss: "Loss", x: Any, y: Any, per_member: bool
+    ) -> Tensor:
         """Forward and backward of some members."""
-        output = self._outputs(bank, x, per_member)
-        values = losses.of_members(loss, output, y, bank.g, per_member)
+        with narrowed(span[0], bank.g):
+            own(0)
+            output = self._outputs(bank, x, per_member)
+            values = losses.of_members(loss, output, y, bank.g, per_member)
         bank.adding = True
         try:
             return backward(values)
