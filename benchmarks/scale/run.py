@@ -27,7 +27,7 @@ from measure import command_line, machine
 WORKER = Path(__file__).with_name("worker.py")
 RAW = Path(__file__).parents[2] / "docs" / "results" / "raw" / "scale.jsonl"
 LIMIT = 300.0  # seconds after which a run counts as hanging
-LENET = ["LeNet-5", "20", "2", "4", "batched/5"]
+LENET = ["LeNet-5", "20", "2", "8", "batched/5"]
 SMALL = ["MLP 16-70-50-26", "10", "20", "100", "loop"]
 
 
