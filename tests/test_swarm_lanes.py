@@ -55,6 +55,21 @@ def points_of(w, particles, spread, bounds, seed):
     return x if bounds is None else x.clamp(*bounds)
 
 
+def drawn_problem(kind, rows, dims, seed, size=1):
+    """Outputs, targets, a generator, and the seed that the kernel will draw from it."""
+    generator = generator_from(seed)
+    w = torch.randn(rows, dims, generator=generator) * size
+    w = w.sigmoid() if kind == "BCE" else w
+    if kind == "CROSS_ENTROPY":
+        target = torch.randint(dims, (rows, 1), generator=generator)
+    else:
+        target = torch.rand(rows, dims, generator=generator)
+    state = generator.get_state()
+    drawn = int(torch.randint(2**62, (), generator=generator))
+    generator.set_state(state)
+    return w, target, generator, drawn
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     kind=st.sampled_from(sorted(CRITERIA)), estimator=st.sampled_from(["rank", "tie"]),
@@ -64,16 +79,9 @@ def points_of(w, particles, spread, bounds, seed):
 def test_directions_are_the_estimators_on_the_points_that_were_drawn(
     kind, estimator, rows, dims, particles, seed, sure
 ):
-    generator = generator_from(seed)
-    w = torch.randn(rows, dims, generator=generator) * (40 if sure else 1)
+    w, target, generator, drawn = drawn_problem(kind, rows, dims, seed, 40 if sure else 1)
     bounds = (0.0, 1.0) if kind == "BCE" else None
-    w = w.sigmoid() if kind == "BCE" else w
     classes = kind == "CROSS_ENTROPY"
-    target = (torch.randint(dims, (rows, 1), generator=generator) if classes
-              else torch.rand(rows, dims, generator=generator))  # fmt: skip
-    state = generator.get_state()
-    drawn = int(torch.randint(2**62, (), generator=generator))
-    generator.set_state(state)
     around = lanes.Around(particles, estimator, 0.5, bounds)
     found = lanes.directions(kind, w, target, around, generator)
     x = points_of(w, particles, 0.5, bounds, drawn)
@@ -119,16 +127,9 @@ class Counting:
 def test_moved_swarms_find_what_torchs_find_with_the_same_draws(
     kind, estimator, rows, dims, particles, iterations, per_entry, corrected, clamp, seed
 ):
-    generator = generator_from(seed)
-    w = torch.randn(rows, dims, generator=generator)
+    w, target, generator, drawn = drawn_problem(kind, rows, dims, seed)
     bounds = (0.0, 1.0) if kind == "BCE" else (-2.0, 1.0) if seed % 2 else None
-    w = w.sigmoid() if kind == "BCE" else w
     classes = kind == "CROSS_ENTROPY"
-    target = (torch.randint(dims, (rows, 1), generator=generator) if classes
-              else torch.rand(rows, dims, generator=generator))  # fmt: skip
-    state = generator.get_state()
-    drawn = int(torch.randint(2**62, (), generator=generator))
-    generator.set_state(state)
     rule = {"per_entry": per_entry, "bias_correction": corrected, "clamp": clamp, "beta": 0.7}
     around = lanes.Around(particles, estimator, 0.5, bounds, EMPSO(**rule), iterations, 0.2)
     found = lanes.directions(kind, w, target, around, generator)

@@ -200,7 +200,8 @@ def _dcp(room: str, name: str) -> Any:
         return getattr(import_module(f"torch.distributed.checkpoint.{room}"), name)
     except ImportError:
         raise CheckpointError(
-            "checkpoint: of several processes needs torch 2.8 or newer; pip install -U torch"
+            "checkpoint: of several processes needs a newer torch, 2.13 is tested; "
+            "pip install -U torch"
         ) from None
 
 

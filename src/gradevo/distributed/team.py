@@ -79,12 +79,10 @@ class Group:
     Attributes:
         group: the process group.
         sent: bytes that this rank has sent so far: weights, and numbers to gather.
-        fetched: rows of weights that it has received.
     """
 
     group: dist.ProcessGroup
     sent: int = 0
-    fetched: int = 0
     rank: int = field(init=False)
     size: int = field(init=False)
 
@@ -151,7 +149,6 @@ class Group:
             if count:
                 received[other] = torch.empty(count, width, dtype=torch.uint8, device=self.device)
                 work.append(dist.P2POp(dist.irecv, received[other], peer, self.group))
-                self.fetched += count
         for request in dist.batch_isend_irecv(work) if work else []:
             request.wait()
         return received
