@@ -28,7 +28,8 @@ from gradevo.distributed.team import Team
 
 SHORT: dict[str, Any] = {"population": 7, "generations": 4, "steps": 8, "batch_size": 16}
 FEW = {**SHORT, "population": 5}
-CASES: dict[str, tuple[ge.GADAM, str]] = {
+FRONT: dict[str, Any] = {"population": 7, "generations": 4, "batch_size": 16, "fine_tune": 8}
+CASES: dict[str, tuple[ge.GADAM | ge.GEMONN, str]] = {
     "loop": (ge.GADAM(**SHORT), "loop"),
     "threads": (ge.GADAM(**FEW), "loop@2"),
     "simd": (ge.GADAM(**SHORT), "simd"),
@@ -42,6 +43,12 @@ CASES: dict[str, tuple[ge.GADAM, str]] = {
     "a loader": (ge.GADAM(**FEW), "loop"),
     "swarms": (ge.GADAM(**FEW), "loop"),
     "swarms one at a time": (ge.GADAM(**FEW), "batched/1"),
+    "a front": (ge.GEMONN.paper(**FRONT), "loop"),
+    "a front, again": (
+        ge.GEMONN.paper(**FRONT, reevaluate=True, objectives=("flops", "error", "loss")),
+        "batched/1",
+    ),
+    "a front by chance": (ge.GEMONN.paper(**FRONT | {"fine_tune": 0}, crossover="sbx"), "loop"),
 }
 
 
@@ -65,10 +72,16 @@ def digest(result: Any) -> str:
     """All bits of a result that everybody should have; every rank calls it."""
     whole = result.gather()
     history = [{k: v for k, v in i.items() if k != "diversity"} for i in result.history]
+    if isinstance(result, ge.Front):
+        prints = fingerprints(whole.members.tensors).tolist()
+        return hashed([prints, result.rows, history, result.engine, result.member_steps])
     soup = {name: t.unsqueeze(0) for name, t in result.soup_tensors.items()}
     best = {name: t.unsqueeze(0) for name, t in result.best.state_dict().items()}
     prints = [fingerprints(t).tolist() for t in (whole.members.tensors, soup, best)]
-    content = [prints, result.losses.tolist(), history, result.engine, result.member_steps]
+    return hashed([prints, result.losses.tolist(), history, result.engine, result.member_steps])
+
+
+def hashed(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
@@ -108,7 +121,24 @@ def handed(team: Team, folder: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def saved(team: Team, folder: str, stop: str = "", die: str = "") -> dict[str, Any]:
+def picked(team: Team, folder: str) -> dict[str, Any]:
+    """What a front does in a group."""
+    front, refused = fit("a front"), ""
+    try:
+        front.best()
+    except RuntimeError as error:
+        refused = str(error)
+    front.save(folder)
+    x, whole = runs.rows(40)[0], front.gather()
+    return {
+        "refused": refused, "rows": front.rows, "table": front.table(),
+        "knee": whole.knee(x).tolist(), "best": whole.best()(x).tolist(),
+    }  # fmt: skip
+
+
+def saved(
+    team: Team, folder: str, stop: str = "", die: str = "", case: str = "loop"
+) -> dict[str, Any]:
     """A run with checkpoints; it may stop after a generation, or a rank may be killed in one."""
     first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
 
@@ -119,7 +149,7 @@ def saved(team: Team, folder: str, stop: str = "", die: str = "") -> dict[str, A
         return bool(stop) and info["generation"] == int(stop)
 
     settings = ge.Checkpoint(folder, seconds=0.0)
-    result = fit("loop", checkpoint=settings, callbacks=[callback])
+    result = fit(case, checkpoint=settings, callbacks=[callback])
     return {"digest": digest(result), "generations": len(result.history)}
 
 
@@ -151,7 +181,7 @@ def wrong(team: Team) -> dict[str, str]:
     """What is refused in a group."""
     found, data = {}, runs.rows(60)
     few = ge.GADAM(**SHORT | {"population": 2})
-    for algorithm in (ge.Independent(population=4, steps=2), few):
+    for algorithm in (ge.Independent(population=4, steps=2), ge.GEMONN(population=4), few):
         try:
             ge.fit(algorithm, plain_net, F.cross_entropy, data)
         except ValueError as error:
@@ -159,7 +189,15 @@ def wrong(team: Team) -> dict[str, str]:
     return found
 
 
-JOBS = {job.__name__: job for job in (every, chosen, handed, saved, full, twice, wrong)}
+def calm(team: Team, folder: str) -> dict[str, Any]:
+    """Several of these, in one start of processes."""
+    return {
+        "chosen": chosen(team), "handed": handed(team, f"{folder}/handed"),
+        "picked": picked(team, f"{folder}/picked"), "wrong": wrong(team),
+    }  # fmt: skip
+
+
+JOBS = {job.__name__: job for job in (every, calm, saved, full, twice)}
 
 
 def launch(

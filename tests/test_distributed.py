@@ -28,23 +28,67 @@ def test_any_number_of_processes_gives_the_bits_of_one(ranks, alone, tmp_path):
     assert len(set(alone.values())) == len(alone)
 
 
-def test_all_ranks_compute_by_the_engine_that_the_first_has_chosen(tmp_path):
-    found = team.launch(2, tmp_path / "out", "chosen")
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory):
+    """What three ranks find where nothing goes wrong, and the folder that they leave."""
+    folder = tmp_path_factory.mktemp("calm")
+    return team.launch(3, folder / "out", "calm", str(folder)), folder
+
+
+def test_all_ranks_compute_by_the_engine_that_the_first_has_chosen(calm):
+    found = calm[0]["chosen"]
     assert found["engine"] != "auto"
     assert len(set(found["engines"])) == 1
 
 
-def test_a_result_has_this_ranks_members_and_the_best_until_it_is_gathered(tmp_path):
-    found = team.launch(3, tmp_path / "out", "handed", str(tmp_path / "run"))
+def test_a_result_has_this_ranks_members_and_the_best_until_it_is_gathered(calm):
+    found = calm[0]["handed"]
     assert found["members"] == [3, 2, 2]
     assert "result.gather()" in found["refused"]
     assert found["best"] == found["first"]
-    kept = ge.Result.load(tmp_path / "run", runs.net)
+    kept = ge.Result.load(calm[1] / "handed", runs.net)
     x = runs.rows(40)[0]
     assert kept.losses.tolist() == found["losses"] == sorted(found["losses"])
     torch.testing.assert_close(kept.ensemble(x), torch.tensor(found["ensemble"]))
     assert torch.equal(kept.best(x), torch.tensor(found["best"]))
     assert found["sent"] > 3 * 4 * 8  # more than losses: weights too
+
+
+def test_a_front_has_its_numbers_everywhere_and_its_networks_once_it_is_gathered(calm):
+    found = calm[0]["picked"]
+    assert "result.gather()" in found["refused"]
+    kept = ge.Front.load(calm[1] / "picked", runs.net)
+    x = runs.rows(40)[0]
+    assert kept.rows == found["rows"]
+    assert kept.table() == found["table"]
+    assert kept.knee(x).tolist() == found["knee"]
+    assert kept.best()(x).tolist() == found["best"]
+
+
+def test_what_cannot_be_shared_is_refused_by_name(calm):
+    found = calm[0]["wrong"]
+    assert "algorithm: must be GADAM" in found["Independent"]
+    assert 'take search="crossover"' in found["GEMONN"]
+    assert "population: must be at least the number of processes, 3, got 2" in found["GADAM"]
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a front's run that two ranks have left after two of four generations."""
+    folder = tmp_path_factory.mktemp("stopped")
+    arguments = str(folder / "run"), "2", "", "a front"
+    assert team.launch(2, folder / "out", "saved", *arguments)["generations"] == 2
+    return folder / "run"
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_a_front_whose_run_was_stopped_goes_on_with_any_number_of_processes(
+    ranks, stopped, alone, tmp_path
+):
+    shutil.copytree(stopped, tmp_path / "run")
+    arguments = str(tmp_path / "run"), "", "", "a front"
+    found = team.launch(ranks, tmp_path / "out", "saved", *arguments)
+    assert found == {"digest": alone["a front"], "generations": 4}
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -97,9 +141,3 @@ def test_a_damaged_shard_is_named_and_not_gone_on_with(tmp_path):
 
 def test_a_program_may_have_one_group_after_another(tmp_path):
     assert team.launch(2, tmp_path / "out", "twice") == [3, 3, 3]
-
-
-def test_what_cannot_be_shared_is_refused_by_name(tmp_path):
-    found = team.launch(3, tmp_path / "out", "wrong")
-    assert "algorithm: must be GADAM" in found["Independent"]
-    assert "population: must be at least the number of processes, 3, got 2" in found["GADAM"]

@@ -16,11 +16,12 @@ import gradevo as ge
 import runs
 from gradevo import checkpoint, folder, shrink
 from gradevo.algorithms.gemonn import GEMONN
+from gradevo.distributed.placing import blocks
 from gradevo.errors import CheckpointError, DivergedError
 from gradevo.folder import Checkpoint, RunFolder, Saved
-from gradevo.front import front_of, share_right
 from gradevo.frontfile import FrontFile
 from gradevo.models import mlp
+from gradevo.nondominated import front_of, share_right
 from gradevo.operators import pareto
 from gradevo.problem import Problem
 from gradevo.result import FILE
@@ -192,13 +193,13 @@ def test_one_member_may_be_all_there_is_and_none_is_named():
     tensors = stack([problem.population.member(i) for i in range(4)])
     for i in (0, 1, 3):
         tensors["0.weight"][i] = torch.nan
-    front = front_of(problem, ("density", "loss"), tensors, [])
+    front = front_of(problem, ("density", "loss"), tensors, blocks(4, 1), [])
     assert len(front) == 1
     assert torch.equal(front.knee[0].weight, front.best()[0].weight)
     assert front.points.knee == front.points.best() == front.points.sparsest() == 0
     tensors["0.weight"][2] = torch.nan
     with pytest.raises(DivergedError, match=r"loss: must be finite .* NaN or infinity for all 4"):
-        front_of(problem, ("density", "loss"), tensors, [])
+        front_of(problem, ("density", "loss"), tensors, blocks(4, 1), [])
 
 
 # --- on the disk ---------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def test_a_member_whose_loss_is_not_finite_is_never_a_parent_nor_on_the_front(ba
         if state.children is not None:
             assert state.children.losses.isfinite().all()
         elif members.gradients is not None:
-            assert (guided.breed(algorithm, stored(state))["2.bias"] < 1e3).all()
+            assert (guided.breed(algorithm, problem, stored(state))[0]["2.bias"] < 1e3).all()
 
 
 # --- edges of both searches ----------------------------------------------------------------

@@ -92,11 +92,12 @@ def run_method(
         **options,
     )
     seconds = time.perf_counter() - start
-    accuracy, value = measure(chosen.network(result).to("cpu"), data.test, named.loss)
+    whole = result.gather() if isinstance(result, Front) else result  # to pick from
+    accuracy, value = measure(chosen.network(whole).to("cpu"), data.test, named.loss)
     if folder is not None:
         result.save(folder)
     steps, engine = result.member_steps, result.engine
-    return Outcome(name, data.name, accuracy, value, steps, round(seconds, 3), engine, seed), result
+    return Outcome(name, data.name, accuracy, value, steps, round(seconds, 3), engine, seed), whole
 
 
 def knee_of(outcome: Outcome, front: Front, data: Data, loss: str) -> Outcome:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from gradevo import checkpoint, validation
 from gradevo.algorithms.base import Algorithm, Info
 from gradevo.errors import CheckpointError
@@ -149,9 +151,10 @@ def _plain(value: Any) -> Any:
 
 
 def placed(value: Any, population: Population) -> Any:
-    """A loaded state with its stacked weights on the population's device; the rest stays."""
+    """A loaded state with its members' tensors on the population's device; the rest stays."""
     if isinstance(value, dict):
-        if value.keys() == population.tensors.keys():
+        known = population.tensors.keys()
+        if value and value.keys() <= known and all(map(torch.is_tensor, value.values())):
             return {name: tensor.to(population.device) for name, tensor in value.items()}
         return {name: placed(item, population) for name, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

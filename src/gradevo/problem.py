@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from gradevo.batches import Source
 from gradevo.distributed.placing import rows_at
 from gradevo.distributed.team import ALONE, Team
+from gradevo.engines.choose import Practice
 from gradevo.fitness import evaluate
 from gradevo.operators.alignment import Symmetry, Unaligned
 from gradevo.operators.symmetry import find_symmetry
@@ -57,6 +59,20 @@ class Problem:
         x, y = self.valid if rows is None else (self.valid[0][rows], self.valid[1][rows])
         return evaluate(self.population, self.loss, x, y)
 
+    def settle(self, x: Any, y: Any, per_member: bool, practice: Practice | None = None) -> None:
+        """Choose an engine on a batch; of several processes the first does it for all.
+
+        Args:
+            x, y: the batch, as `Population.accumulate` takes it.
+            per_member: whether it is one a member.
+            practice: steps to time engines by; None: gradients alone.
+        """
+        choice, team = self.population.choice, self.team
+        if team.rank == 0 or choice.requested != "auto":
+            choice.settle(self.population, self.loss, x, y, per_member, practice)
+        if choice.requested == "auto":
+            choice.resume(team.agree(choice.name))
+
     def share_at(self, homes: Tensor) -> Share:
         """The members that are in this process, by every member's rank."""
         return Share(tuple(rows_at(homes, self.team.rank).tolist()), len(homes))
@@ -66,7 +82,7 @@ class Problem:
         """The same problem for one network: where members learn one after another."""
         one = Population.from_modules([self.population.member(0)], engine="loop")
         one.precision = self.population.precision
-        return replace(self, population=one)
+        return replace(self, population=one, team=ALONE)
 
     def validation_rows(self, count: int | None, generator: torch.Generator) -> Tensor | None:
         """A new shared validation batch: `count` rows drawn without replacement; None: all."""

@@ -51,9 +51,14 @@ def generator_from(seed: int) -> Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def drawn_key(generator: Generator) -> int:
+    """A key for streams of their own: `generator_from(mixed(key, i))`."""
+    return int(torch.randint(2**62, (), generator=generator))
+
+
 def spawn(generator: Generator) -> Generator:
     """A new generator, seeded by one draw from `generator`: an independent stream."""
-    return generator_from(int(torch.randint(2**62, (), generator=generator)))
+    return generator_from(drawn_key(generator))
 
 
 @contextmanager
@@ -107,7 +112,7 @@ def drawing(
         ids: numbers of the members that are computed.
         device: a CUDA device whose stream follows the first member as well.
     """
-    found = Draws(int(torch.randint(2**62, (), generator=noise)), ids)
+    found = Draws(drawn_key(noise), ids)
     first = found.seed(0)
     random.seed(first)
     np.random.seed(first % 2**32)

@@ -23,7 +23,9 @@ from gradevo.distributed.outcome import in_order, shared
 from gradevo.distributed.placing import blocks, rows_at
 from gradevo.errors import DivergedError
 from gradevo.folder import Checkpoint, Saved, healthy, identity_of, placed
-from gradevo.front import Front, front_of
+from gradevo.front import Front
+from gradevo.nondominated import front_of
+from gradevo.operators.selection import finite_or_worst
 from gradevo.operators.survival import top
 from gradevo.population import Build, Loss, Population
 from gradevo.problem import Problem
@@ -159,8 +161,7 @@ class _Run:
         self.folder = None
         if settings is not None:
             identity = identity_of(algorithm, problem, seed)
-            tensors = problem.population.tensors
-            self.folder = SharedFolder(settings, identity, problem.team, tensors)
+            self.folder = SharedFolder(settings, identity, problem.team)
         saved = self.folder.load() if self.folder else None
         if saved is None:
             self.state = algorithm.init(problem, generator)
@@ -246,11 +247,15 @@ class _Run:
 
     def _outcome(self) -> Result | Front:
         """The survivors, compared on all validation rows."""
+        if isinstance(self.algorithm, GEMONN):
+            members, rank = self.state.members, self.problem.team.rank
+            order = finite_or_worst(members.losses).argsort(stable=True)
+            tensors = in_order(members.tensors, members.homes, order, rank)
+            homes, wanted = members.homes[order], self.algorithm.objectives
+            return front_of(self.problem, wanted, tensors, homes, self.history)
         if self.problem.team.size > 1:
             return self._result(self.state.members, self.state.homes)
         tensors, _ = self.algorithm.survivors(self.state)
-        if isinstance(self.algorithm, GEMONN):
-            return front_of(self.problem, self.algorithm.objectives, tensors, self.history)
         return self._result(tensors, blocks(self.algorithm.population, 1))
 
     def _result(self, tensors: Tensors, homes: Tensor) -> Result:

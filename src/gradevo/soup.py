@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from gradevo.distributed.placing import NOBODY
 from gradevo.fitness import evaluate
 from gradevo.operators.alignment import align
 from gradevo.population import Population
@@ -27,10 +28,10 @@ def greedy_soup(problem: Problem, members: Tensors, homes: Tensor) -> Tensors:
     Returns:
         Tensors of one module, on every rank. Rank 0 makes it, from one member after another.
     """
-    team, nobody = problem.team, torch.empty(0, dtype=torch.int64)
+    team = problem.team
 
     def row(i: int) -> Tensors:
-        wanted = [torch.tensor([i]), *[nobody] * (team.size - 1)]
+        wanted = [torch.tensor([i]), *[NOBODY] * (team.size - 1)]
         team.total(0)  # nobody waits in the next exchange for longer than one member takes
         return team.fetch(members, homes, wanted)
 

@@ -46,19 +46,10 @@ def stepper_of(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams)
             practice = _practice(problem, recipe, phase, streams)
             each = not recipe.shared_batch
             with population.computing():
-                _settle(problem, x, y, each, practice)
+                problem.settle(x, y, each, practice)
         if choice.name == "simd" and Compiled.serves(problem, optimiser):
             return Compiled(problem, recipe, phase, streams, optimiser)
     return Eager(problem, recipe, phase, streams, optimiser)
-
-
-def _settle(problem: Problem, x: Any, y: Any, each: bool, practice: Practice) -> None:
-    """Choose an engine; of several processes rank 0 does, so that all compute alike."""
-    choice, team = problem.population.choice, problem.team
-    if team.rank == 0 or choice.requested != "auto":
-        choice.settle(problem.population, problem.loss, x, y, each, practice)
-    if choice.requested == "auto":
-        choice.resume(team.agree(choice.name))
 
 
 def _optimiser(problem: Problem, recipe: Recipe, phase: Phase) -> MemberOptimiser:

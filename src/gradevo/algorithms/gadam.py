@@ -45,7 +45,7 @@ from gradevo.operators.diversity import mean_distance
 from gradevo.optimisers import Hyper, default_of
 from gradevo.phase import Phase, Streams
 from gradevo.problem import Problem
-from gradevo.randomness import generator_from
+from gradevo.randomness import drawn_key, generator_from
 from gradevo.share import Share, mixed
 from gradevo.structure import Tensors
 
@@ -105,7 +105,7 @@ class GADAM(LearningConfig):
     """
 
     name: ClassVar[str] = "gadam"
-    shared: ClassVar[bool] = True  # may be spread over processes
+    unshared: ClassVar[str] = ""  # may be spread over processes
 
     population: int = 10
     generations: int = 4
@@ -268,7 +268,7 @@ class GADAM(LearningConfig):
         )
         if self.align and problem.symmetry is not None:
             second = align(problem.symmetry, first, second)
-        key = int(torch.randint(2**62, (), generator=generator))
+        key = drawn_key(generator)
         children = self._crossed(problem, state, parents, (first, second), mine[team.rank], key)
         return children, self._inherit(state.hyper, parents[:, 0], generator), parents
 
@@ -403,6 +403,18 @@ class GADAMState:
     parents: Tensor | None = None
     total: float = float("inf")
     change: float = float("inf")
+
+    # --- over processes ----------------------------------------------------------------
+
+    @property
+    def within(self) -> bool:
+        return self.phase is not None
+
+    def local(self) -> Tensors:
+        return self.members
+
+    def with_local(self, tensors: Tensors, homes: Tensor) -> "GADAMState":
+        return replace(self, members=tensors, homes=homes)
 
 
 def rows_of(hyper: Hyper, share: Share) -> Hyper:

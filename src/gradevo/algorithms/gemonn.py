@@ -21,7 +21,7 @@ is written at each place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -33,15 +33,18 @@ from gradevo import validation
 from gradevo.algorithms import guided, ladder
 from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
+from gradevo.distributed.placing import blocks, rows_at
 from gradevo.errors import DivergedError
 from gradevo.learning import clone
-from gradevo.members import Members
+from gradevo.members import Members, told
 from gradevo.objectives import Objective
 from gradevo.operators import masks as masking
 from gradevo.operators import pareto
 from gradevo.operators.selection import finite_or_worst
 from gradevo.phase import Phase, Streams
 from gradevo.problem import Problem
+from gradevo.randomness import drawn_key, generator_from
+from gradevo.share import mixed
 from gradevo.structure import Tensors
 
 SEARCHES = {"ladder": ladder.step, "crossover": guided.step}
@@ -158,22 +161,26 @@ class GEMONN(LearningConfig):
 
     def init(self, problem: Problem, generator: Generator) -> "GEMONNState":
         """Members of densities 1/N to 1, as they were built otherwise."""
-        streams = Streams.start(problem, generator)
+        streams, team = Streams.start(problem, generator), problem.team
+        homes = blocks(self.population, team.size)
+        ids = rows_at(homes, team.rank)
         tensors = clone(problem.population.tensors)
         names = masking.prunable(tensors, problem.population.structure.trainable)
         if not names:
             raise ValueError("build: must give a module with weights to prune, got none")
         shares = torch.arange(1, self.population + 1) / self.population
-        masks = masking.drawn(tensors, names, shares, streams.choice)
+        key = drawn_key(streams.choice)
+        own = [generator_from(mixed(key, i)) for i in ids.tolist()]
+        masks = masking.drawn(tensors, names, shares[ids], own)
         tensors = masking.masked(tensors, masks)
         rows = problem.validation_rows(self.validation_batch, streams.choice)
-        members = Members(tensors, masks, *self.measured(problem, tensors, masks, rows))
-        return GEMONNState(streams, members, rows)
+        worth = told(team, self.measured(problem, tensors, masks, rows), homes)
+        return GEMONNState(streams, Members(tensors, masks, *worth, homes), rows)
 
     def step(self, problem: Problem, state: "GEMONNState") -> tuple["GEMONNState", Info | None]:
         """One slice of a child's learning, one generation of crossover, or one fine-tuning."""
         children = SEARCHES[self.search](self, problem, state)
-        return (state, None) if children is None else self.survive(state, children)
+        return (state, None) if children is None else self.survive(problem, state, children)
 
     def finished(self, state: "GEMONNState") -> bool:
         """After the last generation."""
@@ -188,10 +195,17 @@ class GEMONN(LearningConfig):
         return min(1.0, (state.generation + within) / self.generations)
 
     def survivors(self, state: "GEMONNState") -> tuple[Tensors, Tensor]:
-        """All members, the one with the lowest loss first."""
+        """All members, the one with the lowest loss first; in one process."""
         order = finite_or_worst(state.members.losses).argsort(stable=True)
         best = state.members.take(order)
         return best.tensors, best.losses
+
+    @property
+    def unshared(self) -> str:
+        """Why a run cannot be spread over processes; empty if it can."""
+        if self.search == "crossover":
+            return ""
+        return 'trains one network after another with search="ladder"; take search="crossover"'
 
     # --- what both searches use --------------------------------------------------------
 
@@ -203,7 +217,7 @@ class GEMONN(LearningConfig):
         rows: Tensor | None,
         losses: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Objectives `(g, m)` and losses `(g,)`, on validation rows where none are given.
+        """Objectives `(n, m)` and losses `(n,)`, on validation rows where none are given.
 
         A member without a finite loss has no objectives: NaN, which is never better.
         """
@@ -212,7 +226,9 @@ class GEMONN(LearningConfig):
         found = measures.columns(problem, self.objectives, tensors, masks, losses, rows)
         return found.masked_fill(~losses.isfinite().unsqueeze(1), torch.nan), losses
 
-    def survive(self, state: "GEMONNState", children: Members) -> tuple["GEMONNState", Info]:
+    def survive(
+        self, problem: Problem, state: "GEMONNState", children: Members
+    ) -> tuple["GEMONNState", Info]:
         """The best N of members and children by NSGA-II."""
         losses = torch.cat([state.members.losses, children.losses])
         if not bool(losses.isfinite().any()):
@@ -221,11 +237,11 @@ class GEMONN(LearningConfig):
                 f"{len(losses)}; the likely cause is a learning rate that is too high (try lr / "
                 "10) or NaN in the data"
             )
-        origins = state.members.compete(children)
+        origins = state.members.compete(children, problem.team)
         state.generation += 1
-        return state, self._info(state, origins)
+        return state, self._info(problem, state, origins)
 
-    def _info(self, state: "GEMONNState", origins: Tensor) -> Info:
+    def _info(self, problem: Problem, state: "GEMONNState", origins: Tensor) -> Info:
         members = state.members
         losses, finite = members.losses, members.losses.isfinite()
         return {
@@ -233,7 +249,7 @@ class GEMONN(LearningConfig):
             "best": float(losses[finite].min()),
             "mean": float(losses[finite].mean()),
             "losses": plain(losses),
-            "densities": plain(members.densities()),
+            "densities": plain(members.densities(problem.team)),
             "objectives": [plain(row) for row in members.objectives],
             "adoption": float((origins >= self.population).double().mean()),
             "front": int((pareto.fronts(members.objectives) == 0).sum()),
@@ -256,8 +272,10 @@ class GEMONNState:
         passes: forward-backward passes so far, of one network each.
         phase: the ladder's walker and its learning.
         children: the crossover's last children, while they are fine-tuned.
-        tuned: how many of them are.
+        tuned: how many of them are, of those in this process.
         batch: that they are fine-tuned on.
+        plan: steps of fine-tuning of each member.
+        key: of the random numbers of fine-tuning.
     """
 
     streams: Streams
@@ -269,3 +287,21 @@ class GEMONNState:
     children: Members | None = None
     tuned: int = 0
     batch: tuple[Tensor, Tensor] | None = None
+    plan: list[int] = field(default_factory=list)
+    key: int = 0
+
+    # --- over processes ----------------------------------------------------------------
+
+    @property
+    def homes(self) -> Tensor:
+        return self.members.homes
+
+    @property
+    def within(self) -> bool:
+        return self.phase is not None or self.children is not None
+
+    def local(self) -> Tensors:
+        return self.members.travelling()
+
+    def with_local(self, tensors: Tensors, homes: Tensor) -> "GEMONNState":
+        return replace(self, members=self.members.moved(tensors, homes))

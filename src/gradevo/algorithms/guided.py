@@ -5,21 +5,24 @@ crowding; gSBX; an entry becomes zero with probability 1 / entries; the children
 gradients on the batch. At the end all are fine-tuned and compete with what they came from.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
+from gradevo.distributed.placing import near_parents, rows_at
 from gradevo.learning import clone
-from gradevo.members import Members
+from gradevo.members import Members, rows, told
 from gradevo.operators import masks as masking
 from gradevo.operators import pareto
 from gradevo.operators.coins import rare
 from gradevo.operators.gsbx import gsbx, sbx
 from gradevo.polish import polish
 from gradevo.problem import Problem
-from gradevo.randomness import drawing, following, preserved
+from gradevo.randomness import drawing, drawn_key, following, generator_from, preserved
+from gradevo.share import mixed
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
@@ -32,57 +35,83 @@ def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | 
     """A generation; after the last crossover, one member's fine-tuning a call."""
     if state.children is not None:
         return _fine_tuned(config, problem, state, state.children)
-    batch = _batch(problem, state)
-    if state.members.gradients is None:
-        state.members = _evaluated(config, problem, state, state.members.tensors, batch)
-    children = _evaluated(config, problem, state, breed(config, state), batch)
+    batch, members = _batch(problem, state), state.members
+    if members.gradients is None:
+        state.members = _evaluated(config, problem, state, members.tensors, members.homes, batch)
+    children = _evaluated(config, problem, state, *breed(config, problem, state), batch)
     if config.reevaluate:
-        state.members = _evaluated(config, problem, state, state.members.tensors, batch)
+        members = state.members
+        state.members = _evaluated(config, problem, state, members.tensors, members.homes, batch)
     if config.fine_tune and state.generation + 1 == config.generations:
-        state.members.compete(children)
-        state.children, state.tuned = state.members, 0
-        state.batch = _batch(problem, state)
+        state.members.compete(children, problem.team)
+        _plan(config, problem, state)
         return None
     return children
 
 
-def breed(config: "GEMONN", state: "GEMONNState") -> Tensors:
-    """Children of the current members, as many."""
-    members, generator = state.members, state.streams.choice
+def breed(config: "GEMONN", problem: Problem, state: "GEMONNState") -> tuple[Tensors, Tensor]:
+    """Children of the current members, as many: of this process, and the ranks of all `(g,)`.
+
+    Children 2p and 2p + 1 are of pair p, and are computed where its first parent is, if there is
+    room.
+    """
+    members, generator, team = state.members, state.streams.choice, problem.team
     fronts = pareto.fronts(members.objectives)
     crowding = pareto.crowding(members.objectives, fronts)
-    pairs = (len(members) + 1) // 2
-    parents = pareto.tournament(fronts, crowding, 2 * pairs, generator).view(2, pairs)
-    first, second = members.take(parents[0]), members.take(parents[1])
-    children = dict(members.take(parents.flatten()[: len(members)]).tensors)
-    entries = sum(t[0].numel() for t in cast(Tensors, members.gradients).values())
-    for name in cast(Tensors, members.gradients):
-        both = _crossed(config, state, first, second, name)
-        child = torch.cat(both)[: len(members)]
-        bound = config.box[0 if name in members.masks else 1]
+    count = (len(members) + 1) // 2
+    parents = pareto.tournament(fronts, crowding, 2 * count, generator).view(2, count)
+    key, pair_of = drawn_key(generator), torch.arange(len(members)) // 2
+    homes = near_parents(parents.T[pair_of], members.homes, team.size)
+    mine = [rows_at(homes, rank) for rank in range(team.size)]
+    pairs = [pair_of[ids].unique() for ids in mine]
+    wanted = [parents[:, own].flatten() for own in pairs]
+    both = members.arrived(team.fetch(members.travelling(), members.homes, wanted))
+    own = mine[team.rank].tolist(), pairs[team.rank].tolist()
+    return _children(config, both, members.masks.keys(), *own, key), homes
+
+
+def _children(
+    config: "GEMONN", parents: tuple[Tensors, Tensors], weights: Collection[str],
+    ids: list[int], pairs: list[int], key: int,
+) -> Tensors:  # fmt: skip
+    """Children by their numbers, each with random numbers of its own.
+
+    Args:
+        config: how.
+        parents: tensors and gradients of all first parents of the pairs, then all second ones.
+        weights: names of tensors with weights.
+        ids: which children.
+        pairs: of which pairs they are.
+        key: of the generation.
+    """
+    tensors, gradients = parents
+    n = len(pairs)
+    streams = [generator_from(mixed(key, pair)) for pair in pairs]
+    chances = [generator_from(mixed(key, child, 1)) for child in ids]
+    places = torch.tensor([pairs.index(child // 2) + n * (child % 2) for child in ids])
+    entries = sum(t[0].numel() for t in gradients.values())
+    children = rows(tensors, places)
+    for name, slopes in gradients.items():
+        both = torch.cat(_crossed(config, tensors[name], slopes, streams))
+        child = both[places.to(both.device)]
+        bound = config.box[0 if name in weights else 1]
         child = child.clamp_(-bound, bound)
-        gone = rare(child, 1 / entries, generator) if entries > 1 else torch.arange(0)
-        child.view(-1)[gone.to(child.device)] = 0
+        for row, chance in zip(child, chances, strict=True):
+            gone = rare(row, 1 / entries, chance) if entries > 1 else torch.arange(0)
+            row.view(-1)[gone.to(row.device)] = 0
         children[name] = child
     return children
 
 
 def _crossed(
-    config: "GEMONN", state: "GEMONNState", first: Members, second: Members, name: str
+    config: "GEMONN", parents: Tensor, gradients: Tensor, streams: Sequence[Generator]
 ) -> tuple[Tensor, Tensor]:
-    """Two children a pair, of one tensor."""
-    generator = state.streams.choice
+    """Two children a pair, of one tensor of all first parents, then all second ones."""
+    first, second = parents.chunk(2)
     if config.crossover == "sbx":
-        return sbx(first.tensors[name], second.tensors[name], generator, index=config.index)
-    slopes = cast(Tensors, first.gradients)[name], cast(Tensors, second.gradients)[name]
-    return gsbx(
-        first.tensors[name],
-        second.tensors[name],
-        slopes,
-        generator,
-        index=config.index,
-        low_side=config.low_side,
-    )
+        return sbx(first, second, streams, index=config.index)
+    slopes = gradients[: len(first)], gradients[len(first) :]
+    return gsbx(first, second, slopes, streams, index=config.index, low_side=config.low_side)
 
 
 def _batch(problem: Problem, state: "GEMONNState") -> tuple[Tensor, Tensor]:
@@ -97,44 +126,56 @@ def _evaluated(
     problem: Problem,
     state: "GEMONNState",
     tensors: Tensors,
+    homes: Tensor,
     batch: tuple[Tensor, Tensor],
 ) -> Members:
     """Members with their losses and gradients on a batch, and the other objectives."""
-    population, device = problem.population, problem.population.device
+    population, device, ids = problem.population, problem.population.device, problem.share_at(homes)
     population.load(tensors)
     population.gradient()
-    with preserved(device), drawing(state.streams.noise, range(population.size), device):
+    with preserved(device), drawing(state.streams.noise, ids.ids, device):
+        if not population.choice.settled:
+            problem.settle(*batch, per_member=False)
         losses = population.accumulate(problem.loss, *batch).cpu().double()
-    state.passes += population.size
+    state.passes += len(homes)
     gradients = clone(population.gradients())
     tensors = clone(population.tensors)  # with batch statistics as the pass has left them
     masks = masking.of_values(tensors, state.members.masks)
     worth = config.measured(problem, tensors, masks, state.rows, losses)
-    return Members(tensors, masks, *worth, gradients)
+    return Members(tensors, masks, *told(problem.team, worth, homes), homes, gradients)
+
+
+def _plan(config: "GEMONN", problem: Problem, state: "GEMONNState") -> None:
+    """From here on the members are fine-tuned."""
+    state.children, state.tuned = state.members, 0
+    densities = state.members.densities(problem.team).tolist()
+    state.plan = [tuning_steps(config.fine_tune, d, max(densities)) for d in densities]
+    state.batch, state.key = _batch(problem, state), drawn_key(state.streams.choice)
 
 
 def _fine_tuned(
     config: "GEMONN", problem: Problem, state: "GEMONNState", children: Members
 ) -> Members | None:
-    """Fine-tune the next member's copy; when all are done, they are the last children."""
-    i, densities = state.tuned, children.densities()
-    steps = tuning_steps(config.fine_tune, float(densities[i]), float(densities.max()))
-    one = children.take(torch.tensor([i]))
-    batch = cast(tuple[Tensor, Tensor], state.batch)
-    device = problem.population.device
-    with preserved(device), following(state.streams.noise, device):
-        tuned = polish(problem.alone, one.tensors, one.masks, batch, steps, config.lr)
+    """Fine-tune this process's next member; when all are done, they are the last children."""
+    row, ids = state.tuned, problem.share_at(children.homes).ids
+    steps, noise = state.plan[ids[row]], generator_from(mixed(state.key, ids[row]))
+    one = rows(children.tensors, torch.tensor([row])), rows(children.masks, torch.tensor([row]))
+    batch, device = cast(tuple[Tensor, Tensor], state.batch), problem.population.device
+    with preserved(device), following(noise, device):
+        tuned = polish(problem.alone, *one, batch, steps, config.lr)
     tensors = clone(children.tensors)
     for name, tensor in tensors.items():
-        tensor[i] = tuned[name][0]
+        tensor[row] = tuned[name][0]
     state.children = replace(children, tensors=tensors)
     state.passes += steps
     state.tuned += 1
-    if state.tuned < len(children):
+    if state.tuned < len(ids):
         return None
-    state.children, new = None, _batch(problem, state)
-    state.members = _evaluated(config, problem, state, state.members.tensors, new)
-    return _evaluated(config, problem, state, tensors, new)
+    state.passes += sum(state.plan) - sum(state.plan[i] for i in ids)  # by other processes
+    members, new = state.members, _batch(problem, state)
+    state.children = None
+    state.members = _evaluated(config, problem, state, members.tensors, members.homes, new)
+    return _evaluated(config, problem, state, tensors, children.homes, new)
 
 
 def tuning_steps(most: int, density: float, highest: float) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gradevo.distributed.placing import blocks
 from gradevo.learning import clone, learn, same_for_all
 from gradevo.members import Members
 from gradevo.operators import masks as masking
@@ -79,7 +80,7 @@ def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | 
     children = _offered(config, problem, state, state.phase)
     if state.generation + 1 == config.generations:
         for apart in (1, 2) if config.blend else ():
-            state.members.compete(children)
+            state.members.compete(children, problem.team)
             children = blended(config, problem, state, apart)
     return children
 
@@ -103,7 +104,7 @@ def blended(config: "GEMONN", problem: Problem, state: "GEMONNState", apart: int
     means = masking.masked(means, one.masks)
     worth, losses = config.measured(problem, means, one.masks, state.rows)
     worth[:apart] = torch.nan  # nobody is below: they would be copies
-    return Members(means, one.masks, worth, losses)
+    return Members(means, one.masks, worth, losses, one.homes)
 
 
 def next_rung(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Phase:
@@ -163,7 +164,7 @@ def _offered(config: "GEMONN", problem: Problem, state: "GEMONNState", phase: Ph
         losses = phase.losses if tensors is valued else None
         problem.alone.population.load(tensors)
         worth = config.measured(problem.alone, tensors, phase.masks, state.rows, losses)
-        found.append(Members(clone(tensors), phase.masks, *worth))
+        found.append(Members(clone(tensors), phase.masks, *worth, blocks(1, 1)))
     return min(found, key=lambda one: _first(finite_or_worst(one.losses)))
 
 

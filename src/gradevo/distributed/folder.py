@@ -13,13 +13,13 @@ import warnings
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from gradevo import checkpoint
-from gradevo.distributed.placing import blocks, rows_at
+from gradevo.distributed.placing import NOBODY, blocks, rows_at
 from gradevo.distributed.rows import from_bytes, row_bytes
 from gradevo.distributed.team import Team
 from gradevo.errors import CheckpointError
@@ -31,6 +31,29 @@ READER, WRITER = "HuggingFaceStorageReader", "HuggingFaceStorageWriter"
 NAME = re.compile(r"generation-(\d{6,})")
 
 
+class Parted(Protocol):
+    """A run's state of which the members' tensors are spread over processes.
+
+    Attributes:
+        homes: the members' ranks, `(g,)`.
+        within: whether a generation is under way.
+    """
+
+    @property
+    def homes(self) -> Tensor: ...
+
+    @property
+    def within(self) -> bool: ...
+
+    def local(self) -> Tensors:
+        """Stacked tensors of this process's members: all that the others do not know."""
+        ...
+
+    def with_local(self, tensors: Tensors, homes: Tensor) -> Self:
+        """The same state with members that are elsewhere, and these here."""
+        ...
+
+
 class SharedFolder(RunFolder):
     """Saves a run of a team at the ends of generations, and finds it again.
 
@@ -38,14 +61,11 @@ class SharedFolder(RunFolder):
         settings: where and how often.
         identity: of the run.
         team: the processes; one that is alone may go on from what several have saved.
-        like: stacked tensors of this process's members.
     """
 
-    def __init__(
-        self, settings: Checkpoint, identity: dict[str, Any], team: Team, like: Tensors
-    ) -> None:
+    def __init__(self, settings: Checkpoint, identity: dict[str, Any], team: Team) -> None:
         super().__init__(settings, identity)
-        self.root, self.team, self.like = Path(settings.folder), team, like
+        self.root, self.team = Path(settings.folder), team
 
     def load(self) -> Saved | None:
         """The furthest that is there, by one process or by several.
@@ -65,15 +85,16 @@ class SharedFolder(RunFolder):
                 return saved
         if alone is None or self.team.size == 1:
             return alone
-        if alone.state.phase is not None:
+        if alone.state.within:
             raise CheckpointError(
                 "checkpoint: must be of the end of a generation to go on with several processes, "
                 f"got one from within a generation in {self.root}; go on with one process"
             )
-        ids, state = self._mine(alone.state), alone.state
-        members = {name: t[ids] for name, t in state.members.items()}
+        state: Parted = alone.state
         homes = blocks(len(state.homes), self.team.size)
-        return replace(alone, state=replace(state, members=members, homes=homes))
+        ids = rows_at(homes, self.team.rank)
+        members = {name: t[ids] for name, t in state.local().items()}
+        return replace(alone, state=state.with_local(members, homes))
 
     def due(self, *, ended: bool) -> bool:
         """As for one process, but rank 0 says it for all; within a generation nothing is saved."""
@@ -113,14 +134,12 @@ class SharedFolder(RunFolder):
         newest = max(found, key=lambda name: int(name.split("-")[1]), default=None)
         return None if newest is None else self.root / newest
 
-    def _mine(self, state: Any) -> Tensor:
-        return rows_at(blocks(len(state.homes), self.team.size), self.team.rank)
-
     def _read(self, path: Path) -> Saved:
         value = checkpoint.read(path / HEAD)
         self._check_same(value.get("identity", {}))
-        state = value["state"]
-        ids, width = self._mine(state), row_bytes(self.like, torch.tensor([0])).shape[1]
+        state: Parted = value["state"]
+        homes, like = blocks(len(state.homes), self.team.size), state.local()
+        ids, width = rows_at(homes, self.team.rank), row_bytes(like, NOBODY).shape[1]
         rows = {_key(i): torch.empty(width, dtype=torch.uint8) for i in ids.tolist()}
         with checkpoint.explaining("be whole", path), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is one process
@@ -133,10 +152,8 @@ class SharedFolder(RunFolder):
                 raise CheckpointError(
                     f"checkpoint: must be whole, got {_brief(error)} for {path}"
                 ) from error
-        members = from_bytes(torch.stack(list(rows.values())), self.like)
-        homes = blocks(len(state.homes), self.team.size)
-        state = replace(state, members=members, homes=homes)
-        return Saved(state, value["history"], value["engine"])
+        members = from_bytes(torch.stack(list(rows.values())), like)
+        return Saved(state.with_local(members, homes), value["history"], value["engine"])
 
     # --- writing -------------------------------------------------------------------------
 
@@ -166,13 +183,15 @@ class SharedFolder(RunFolder):
 
     def _write_head(self, room: Path, saved: Saved) -> None:
         if self.team.rank == 0:
-            head = replace(saved, state=replace(saved.state, members={}))
+            state: Parted = saved.state
+            nobody = {name: t[:0] for name, t in state.local().items()}  # types and shapes
+            head = replace(saved, state=state.with_local(nobody, state.homes))
             checkpoint.write(room / HEAD, {"identity": self.identity, **vars(head)})
 
     def _write_rows(self, room: Path, saved: Saved) -> None:
-        state = saved.state
+        state: Parted = saved.state
         ids = rows_at(state.homes, self.team.rank)
-        packed = row_bytes(state.members, torch.arange(len(ids))).cpu()
+        packed = row_bytes(state.local(), torch.arange(len(ids))).cpu()
         rows = {_key(i): row for i, row in zip(ids.tolist(), packed, strict=True)}
         writer = _dcp("hf_storage", WRITER)(str(room), save_distributed=True)
         _dcp("state_dict_saver", "save")(rows, storage_writer=writer)

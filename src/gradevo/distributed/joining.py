@@ -53,10 +53,11 @@ def check_shareable(algorithm: Any, processes: int) -> None:
     Raises:
         ValueError: the algorithm cannot be shared, or there are fewer members than processes.
     """
-    if processes > 1 and not getattr(algorithm, "shared", False):
+    reason = getattr(algorithm, "unshared", "cannot be spread over them")
+    if processes > 1 and reason:
         raise ValueError(
-            "algorithm: must be GADAM for several processes, got "
-            f"{type(algorithm).__name__}; run it in one"
+            'algorithm: must be GADAM, or GEMONN with search="crossover", for several processes, '
+            f"got {type(algorithm).__name__}, which {reason}; or run it in one process"
         )
     if algorithm.population < processes:
         raise ValueError(

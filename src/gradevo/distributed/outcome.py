@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gradevo.distributed.placing import rows_at
+from gradevo.distributed.placing import NOBODY, rows_at
 from gradevo.distributed.team import Team
+from gradevo.front import Front
 from gradevo.population import Population
 from gradevo.result import Result
 from gradevo.structure import Tensors, with_tensors
@@ -55,25 +56,74 @@ class SharedResult(Result):
 
     def save(self, folder: str | Path) -> None:
         """As `Result.save`: every rank must call it; rank 0 gathers the members and writes."""
-        nobody = torch.empty(0, dtype=torch.int64)
         everyone = torch.arange(len(self.homes))
-        whole = self._at([everyone, *[nobody] * (self.team.size - 1)])
+        whole = self._at([everyone, *[NOBODY] * (self.team.size - 1)])
         if whole is not None:
             whole.save(folder)
         self.team.agree(True)  # nobody goes on before it is there
 
     def _at(self, wanted: list[Tensor]) -> Result | None:
         """The whole result at those ranks that want the members."""
-        tensors = self.team.fetch(self.members.tensors, self.homes, wanted)
-        if not len(wanted[self.team.rank]):
+        population = _at(self.members, self.homes, self.team, wanted)
+        if population is None:
             return None
-        modules = [self.members.member(0) for _ in range(len(self.homes))]
-        population = Population.from_modules(modules, engine=self.members.choice.requested)
-        population.load(tensors)
         return Result(
-            population.eval(), self.losses, self.history, self.member_steps, self.engine,
+            population, self.losses, self.history, self.member_steps, self.engine,
             self.probabilities, self.soup_tensors,
         )  # fmt: skip
+
+
+@dataclass
+class SharedFront(Front):
+    """The outcome of `fit` with `GEMONN` in a process group: its numbers are on every rank.
+
+    Besides what `Front` has, of which `members` are all survivors that are in this process:
+
+    Attributes:
+        team: the processes.
+        homes: rank of each survivor, best first, `(g,)`.
+        chosen: which of them are on the front, sparsest first.
+    """
+
+    team: Team
+    homes: Tensor
+    chosen: Tensor
+
+    def _network(self, i: int) -> nn.Module:
+        raise RuntimeError(
+            "front: must have its networks in one process to pick one, got those of one of "
+            "several; call result.gather() on every rank"
+        )
+
+    def gather(self) -> Front:
+        """The front with all its networks, on every rank; every rank must call it."""
+        whole = self._at([self.chosen] * self.team.size)
+        assert whole is not None
+        return whole
+
+    def save(self, folder: str | Path) -> None:
+        """As `Front.save`: every rank must call it; rank 0 gathers the networks and writes."""
+        whole = self._at([self.chosen, *[NOBODY] * (self.team.size - 1)])
+        if whole is not None:
+            whole.save(folder)
+        self.team.agree(True)  # nobody goes on before it is there
+
+    def _at(self, wanted: list[Tensor]) -> Front | None:
+        population = _at(self.members, self.homes, self.team, wanted)
+        if population is None:
+            return None
+        return Front(population, self.points, self.history, self.member_steps, self.engine)
+
+
+def _at(members: Population, homes: Tensor, team: Team, wanted: list[Tensor]) -> Population | None:
+    """A population of the members that this rank wants, in eval mode; None if it wants none."""
+    tensors, count = team.fetch(members.tensors, homes, wanted), len(wanted[team.rank])
+    if not count:
+        return None
+    modules = [members.member(0) for _ in range(count)]
+    population = Population.from_modules(modules, engine=members.choice.requested)
+    population.load(tensors)
+    return population.eval()
 
 
 def shared(result: Result, team: Team, homes: Tensor) -> Result:

@@ -8,6 +8,8 @@ computed depends on it, but the traffic does.
 import torch
 from torch import Tensor
 
+NOBODY = torch.empty(0, dtype=torch.int64)
+
 
 def quotas(members: int, ranks: int) -> list[int]:
     """Members of each rank, as even as can be.

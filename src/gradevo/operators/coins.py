@@ -1,12 +1,33 @@
 """Coins for the entries of stacked tensors, from as few random bits as will do."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
 
 BLOCK = 2**16  # entries at a time, so that what lies between draw and result stays in cache
 WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes: as many bits, no arithmetic
+
+
+def uniform(
+    shape: Sequence[int],
+    generator: Generator | Sequence[Generator],
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Draws from [0, 1), on the CPU.
+
+    Args:
+        shape: `(n, ...)`.
+        generator: for all, or one for each of the n rows.
+        dtype: of the draws.
+    """
+    if isinstance(generator, Generator):
+        return torch.rand(shape, generator=generator, dtype=dtype)
+    drawn = torch.empty(shape, dtype=dtype)
+    for i, own in enumerate(generator):
+        torch.rand(shape[1:], generator=own, dtype=dtype, out=drawn[i])
+    return drawn
 
 
 def pick(first: Tensor, second: Tensor, share: Tensor, generator: Generator) -> Tensor:

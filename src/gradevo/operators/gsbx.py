@@ -10,23 +10,29 @@ Source: GEMONN (gradient-guided evolutionary multi-objective neural networks); p
 Agrawal, "Simulated binary crossover for continuous search space", 1995.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Generator, Tensor
 
-from gradevo.operators.coins import toss
+from gradevo.operators.coins import uniform
 from gradevo.operators.crossover import per_row
 
 SMALLEST = 2.0**-25  # of a draw: an expansion stays finite
 
 
 def sbx(
-    first: Tensor, second: Tensor, generator: Generator, *, index: float = 20.0
+    first: Tensor,
+    second: Tensor,
+    generator: Generator | Sequence[Generator],
+    *,
+    index: float = 20.0,
 ) -> tuple[Tensor, Tensor]:
     """Plain simulated binary crossover: near the parents, on no side in particular.
 
     Args:
         first: `(n, ...)`. second: `(n, ...)`.
-        generator: CPU generator.
+        generator: CPU generator, or one for each of the n pairs.
         index: distribution index; the larger, the nearer.
 
     Returns:
@@ -45,7 +51,7 @@ def gsbx(
     first: Tensor,
     second: Tensor,
     gradients: tuple[Tensor, Tensor],
-    generator: Generator,
+    generator: Generator | Sequence[Generator],
     *,
     index: float = 20.0,
     keep: float = 0.5,
@@ -59,7 +65,7 @@ def gsbx(
     Args:
         first: `(n, ...)`. second: `(n, ...)`.
         gradients: of the loss at both parents, `(n, ...)` each; only signs count.
-        generator: CPU generator.
+        generator: CPU generator, or one for each of the n pairs.
         index: distribution index; the larger, the nearer.
         keep: probability that a pair keeps zeros: an entry that is 0 in a parent stays it.
         exchange: probability that an entry is open to the directed exchange: the low child takes
@@ -83,7 +89,7 @@ def gsbx(
     x1, x2 = torch.minimum(first, second), torch.maximum(first, second)
     slope1 = torch.where(swapped, gradients[1], gradients[0])
     slope2 = slope1 if low_side else torch.where(swapped, gradients[0], gradients[1])
-    u = torch.rand(first.shape, generator=generator, dtype=torch.float32).to(first.device)
+    u = uniform(first.shape, generator, torch.float32).to(first.device)
     outwards = u > 0.5  # plain SBX
     v = torch.where(outwards, 2 - 2 * u, 2 * u).clamp_(min=SMALLEST).to(first.dtype)
     power = v.pow(1 / (index + 1))
@@ -108,12 +114,12 @@ def _keep_zeros(
     parents: tuple[Tensor, Tensor],
     children: tuple[Tensor, Tensor],
     probability: float,
-    generator: Generator,
+    generator: Generator | Sequence[Generator],
 ) -> tuple[Tensor, Tensor]:
     """In some of the pairs, an entry that is exactly 0 in a side's parent stays 0 (beta = 1)."""
     if probability == 0:
         return children
-    coins = torch.rand(len(parents[0]), generator=generator) < probability
+    coins = uniform(parents[0].shape[:1], generator) < probability
     kept = per_row(coins.to(parents[0].device), parents[0])
     low, high = (
         child.masked_fill(kept & (parent == 0), 0)
@@ -135,5 +141,5 @@ def _exchange(
     )
 
 
-def _coins(like: Tensor, probability: float, generator: Generator) -> Tensor:
-    return toss(like, torch.full((len(like),), probability), generator).to(like.device)
+def _coins(like: Tensor, probability: float, generator: Generator | Sequence[Generator]) -> Tensor:
+    return (uniform(like.shape, generator) < probability).to(like.device)

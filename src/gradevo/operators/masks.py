@@ -5,7 +5,7 @@ A mask is carried beside the weights, so that zero means gone. Masks are dicts o
 row of a weight: what one neuron, gate or filter sees.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -35,7 +35,10 @@ def full(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Masks:
 
 
 def drawn(
-    tensors: Mapping[str, Tensor], names: Iterable[str], densities: Tensor, generator: Generator
+    tensors: Mapping[str, Tensor],
+    names: Iterable[str],
+    densities: Tensor,
+    generator: Generator | Sequence[Generator],
 ) -> Masks:
     """Each entry is kept with its member's probability.
 
@@ -43,11 +46,14 @@ def drawn(
         tensors: `(g, ...)` each.
         names: of the weights.
         densities: `(g,)` in [0, 1].
-        generator: CPU generator.
+        generator: CPU generator, or one for each member.
     """
-    return {
-        name: toss(tensors[name], densities, generator).to(tensors[name].device) for name in names
-    }
+    each = [generator] * len(densities) if isinstance(generator, Generator) else generator
+    found: Masks = {}
+    for name in names:
+        members = zip(tensors[name].split(1), densities.split(1), each, strict=True)
+        found[name] = torch.cat([toss(*own) for own in members]).to(tensors[name].device)
+    return found
 
 
 def of_values(tensors: Mapping[str, Tensor], names: Iterable[str]) -> Masks:
