@@ -29,7 +29,8 @@ from gradevo.distributed.team import Team
 SHORT: dict[str, Any] = {"population": 7, "generations": 4, "steps": 8, "batch_size": 16}
 FEW = {**SHORT, "population": 5}
 FRONT: dict[str, Any] = {"population": 7, "generations": 4, "batch_size": 16, "fine_tune": 8}
-CASES: dict[str, tuple[ge.GADAM | ge.GEMONN, str]] = {
+ISLAND: dict[str, Any] = {**SHORT, "population": 3}
+CASES: dict[str, tuple[ge.GADAM | ge.GEMONN | ge.Islands, str]] = {
     "loop": (ge.GADAM(**SHORT), "loop"),
     "threads": (ge.GADAM(**FEW), "loop@2"),
     "simd": (ge.GADAM(**SHORT), "simd"),
@@ -43,6 +44,11 @@ CASES: dict[str, tuple[ge.GADAM | ge.GEMONN, str]] = {
     "a loader": (ge.GADAM(**FEW), "loop"),
     "swarms": (ge.GADAM(**FEW), "loop"),
     "swarms one at a time": (ge.GADAM(**FEW), "batched/1"),
+    "islands": (ge.Islands(ge.GADAM(**ISLAND), islands=3), "loop"),
+    "random islands": (
+        ge.Islands(ge.GADAM.paper(**ISLAND), islands=3, every=1, migrants=2, topology="random"),
+        "simd",
+    ),
     "a front": (ge.GEMONN.paper(**FRONT), "loop"),
     "a front, again": (
         ge.GEMONN.paper(**FRONT, reevaluate=True, objectives=("flops", "error", "loss")),
@@ -63,7 +69,7 @@ def fit(case: str, **more: Any) -> Any:
     if case == "a loader":
         train = DataLoader(TensorDataset(x, y), 16, shuffle=True)
     loss = ge.SwarmLoss(F.cross_entropy) if "swarms" in case else F.cross_entropy
-    build = plain_net if algorithm.optimizer == "LBFGS" else runs.net
+    build = plain_net if case == "whole optimisers" else runs.net
     given = {"engine": engine, "valid": runs.rows(60), **more}
     return ge.fit(algorithm, build, loss, train, **given)
 

@@ -3,7 +3,7 @@
 import json
 import math
 import random
-from dataclasses import replace
+from dataclasses import replace as replaced
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from gradevo.algorithms.adaswarm import AdaSwarm
 from gradevo.algorithms.gadam import GADAM
 from gradevo.algorithms.gemonn import GEMONN
 from gradevo.algorithms.independent import Independent
+from gradevo.algorithms.islands import Islands
 from gradevo.errors import DivergedError
 from gradevo.randomness import generator_from
 from gradevo.swarm.dynamics import REMPSO
@@ -44,9 +45,26 @@ ALGORITHMS = {
     "joint swarm": AdaSwarm(
         **SHORT, lr=0.01, scope="batch", particles=40, iterations=1, dynamics=REMPSO()
     ),
+    "islands": Islands(GADAM(**SHORT | {"population": 2}), islands=2, every=1),
+    "random islands": Islands(
+        GADAM.paper(**SHORT | {"population": 2}, lr=0.01, validation_batch=24),
+        islands=2, every=1, topology="random",
+    ),
     "gemonn": GEMONN(**SHORT, lr=0.02, validation_batch=None),
     "gemonn paper": GEMONN.paper(**SHORT, lr=0.02, fine_tune=10),
 }  # fmt: skip
+
+
+def replace(algorithm, **changes):
+    """The algorithm with other fields, of which islands have few of their own."""
+    if isinstance(algorithm, Islands):
+        return replaced(algorithm, algorithm=replaced(algorithm.algorithm, **changes))
+    return replaced(algorithm, **changes)
+
+
+def inner(algorithm):
+    """Whose settings say how members learn."""
+    return algorithm.algorithm if isinstance(algorithm, Islands) else algorithm
 
 
 def every(wanted=lambda algorithm: True):
@@ -84,7 +102,7 @@ def test_it_learns(algorithm):
     assert infos[-1]["best"] < 0.65 * before
     if crosses(algorithm):
         return  # its losses are of training batches, which a validation cannot repeat
-    if getattr(algorithm, "validation_batch", None) is None:
+    if getattr(inner(algorithm), "validation_batch", None) is None:
         assert torch.equal(problem.evaluate(tensors), losses)
         assert losses.tolist() == sorted(losses.tolist())
         assert float(losses[0]) == infos[-1]["best"]
@@ -128,7 +146,7 @@ def test_a_state_stored_inside_a_generation_goes_on_in_another_process(algorithm
         if len(progress) % 4 == 0:
             state, problem = stored(state), make_problem(Everything, loss, slice_seconds=0)
     assert bits([algorithm.survivors(state), infos]) == result(algorithm)
-    slices = 1 + 4 if crosses(algorithm) else 2 * algorithm.steps  # 4 members are fine-tuned
+    slices = 1 + 4 if crosses(algorithm) else 2 * inner(algorithm).steps  # 4 members are fine-tuned
     assert len(progress) >= slices
     assert progress == sorted(progress)
     assert 0 < progress[0] < progress[-1] == 1
@@ -204,7 +222,7 @@ def test_info_is_plain_json(algorithm):
         assert all(wanted <= set(info) for info in infos)
 
 
-@EVERY
+@every(lambda algorithm: not isinstance(algorithm, Islands))
 def test_epochs_count_passes_through_the_training_rows(algorithm):
     problem = make_problem()  # 64 rows in batches of 16
     for epochs, steps in ((2, 8), (0.6, 2), (0.001, 1)):

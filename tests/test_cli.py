@@ -56,6 +56,8 @@ def test_several_processes_print_and_leave_what_one_does(tmp_path: Path) -> None
         (["--processes", "4"], "population: must be at least the number of processes, 4, got 3"),
         (["--processes", "0"], "processes: must be at least 1, got 0"),
         (["--processes", "2", "--method", "adam"], "algorithm: must be GADAM"),
+        (["--islands", "2", "--method", "adam"], "algorithm: must be a GADAM"),
+        (["--islands", "0"], "islands: must be a whole number of at least 2, got 0"),
     ],
 )
 def test_processes_that_cannot_share_are_refused_before_they_start(

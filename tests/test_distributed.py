@@ -72,23 +72,23 @@ def test_what_cannot_be_shared_is_refused_by_name(calm):
     assert "population: must be at least the number of processes, 3, got 2" in found["GADAM"]
 
 
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory):
-    """The folder of a front's run that two ranks have left after two of four generations."""
-    folder = tmp_path_factory.mktemp("stopped")
-    arguments = str(folder / "run"), "2", "", "a front"
-    assert team.launch(2, folder / "out", "saved", *arguments)["generations"] == 2
-    return folder / "run"
+@pytest.fixture(scope="module", params=["a front", "islands"])
+def stopped(request, tmp_path_factory):
+    """A run that two ranks have left half done: its folder, and how many infos it is to have."""
+    folder, case = tmp_path_factory.mktemp("stopped"), request.param
+    found = team.launch(2, folder / "out", "saved", str(folder / "run"), "2", "", case)
+    assert found["generations"] == (2 if case == "a front" else 1)
+    return folder / "run", case, 2 * found["generations"]
 
 
-@pytest.mark.parametrize("ranks", [0, 3])
-def test_a_front_whose_run_was_stopped_goes_on_with_any_number_of_processes(
+@pytest.mark.parametrize("ranks", [0, 4])
+def test_fronts_and_islands_that_were_stopped_go_on_with_any_number_of_processes(
     ranks, stopped, alone, tmp_path
 ):
-    shutil.copytree(stopped, tmp_path / "run")
-    arguments = str(tmp_path / "run"), "", "", "a front"
-    found = team.launch(ranks, tmp_path / "out", "saved", *arguments)
-    assert found == {"digest": alone["a front"], "generations": 4}
+    folder, case, infos = stopped
+    shutil.copytree(folder, tmp_path / "run")
+    found = team.launch(ranks, tmp_path / "out", "saved", str(tmp_path / "run"), "", "", case)
+    assert found == {"digest": alone[case], "generations": infos}
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -55,7 +55,7 @@ def as_close_as_floats(mine, theirs, truth):
     scale = truth.abs().max().item() + 1e-30
     far = (mine.double() - truth).abs().max().item() / scale
     near = (theirs.double() - truth).abs().max().item() / scale
-    assert far <= 4 * max(near, 1e-7), (far, near)  # one number may be right by luck
+    assert far <= 4 * max(near, 2e-7), (far, near)  # one number may be right by luck
 
 
 def steps(pop, loss, batches, per_member, learning_rate=0.0):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gradevo.algorithms.gadam import GADAM
     from gradevo.algorithms.gemonn import GEMONN
     from gradevo.algorithms.independent import Independent
+    from gradevo.algorithms.islands import Islands
     from gradevo.errors import CheckpointError, DivergedError, EngineError
     from gradevo.folder import Checkpoint
     from gradevo.front import Front
@@ -32,6 +33,7 @@ _ROOMS = {
     "EngineError": "gradevo.errors",
     "Front": "gradevo.front",
     "Independent": "gradevo.algorithms.independent",
+    "Islands": "gradevo.algorithms.islands",
     "Population": "gradevo.population",
     "Result": "gradevo.result",
     "SwarmLoss": "gradevo.swarm.loss",
@@ -48,6 +50,7 @@ __all__ = [
     "EngineError",
     "Front",
     "Independent",
+    "Islands",
     "Population",
     "Result",
     "SwarmLoss",

@@ -6,9 +6,9 @@ Torch is imported inside the commands, so that `--help` answers at once.
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.box import SIMPLE
@@ -99,6 +99,7 @@ def train(
     seed: int = 0,
     resume: Annotated[bool, Parameter(negative="")] = False,
     processes: int = 1,
+    islands: int = 1,
     options: Options = Options(),
 ) -> None:
     """Train on a data set and measure the network on test rows.
@@ -120,7 +121,11 @@ def train(
         On this machine, with a share of the members each; for gadam methods. With --out, all
         start again from the last checkpoint if one of them dies. Several machines: torchrun
         or SLURM start the command with `-m gradevo train`, see docs/distributed.md.
+    islands
+        Populations of so many members each, which evolve alone and hand each other their best
+        every second generation; for gadam methods.
     """
+    from gradevo.algorithms.islands import Islands
     from gradevo.compare import fitting, knee_of, run_method
     from gradevo.distributed.joining import joined
     from gradevo.distributed.launching import inside, restarted
@@ -133,6 +138,8 @@ def train(
     )  # a wrong name or value shows before loading
     rows = _load(data, options)(seed)
     chosen = method_by_name(method, options.loss, **fitting(options.settings(), rows))
+    if islands != 1:
+        chosen = replace(chosen, algorithm=Islands(cast(Any, chosen.algorithm), islands=islands))
     if processes != 1 and not inside():
         _spawn(processes, chosen.algorithm, options)
     with joined() as team:

@@ -157,6 +157,8 @@ def placed(value: Any, population: Population) -> Any:
         if value and value.keys() <= known and all(map(torch.is_tensor, value.values())):
             return {name: tensor.to(population.device) for name, tensor in value.items()}
         return {name: placed(item, population) for name, item in value.items()}
+    if isinstance(value, list):
+        return [placed(item, population) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         inner = {f.name: placed(getattr(value, f.name), population) for f in fields(value)}
         return dataclasses.replace(value, **inner)

@@ -1,6 +1,7 @@
 """What an algorithm works on: a population to compute with, a loss, and data."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,7 @@ class Problem:
         valid: validation rows `(x, y)` that all members share.
         slice_seconds: how long a step of an algorithm may last before it returns.
         team: the processes that share the members; `population` has this one's.
+        council: those that choose an engine together; None: the team.
         symmetry: hidden units that may be permuted; None where alignment does not apply,
             and `unaligned` says why.
     """
@@ -43,8 +45,10 @@ class Problem:
     valid: tuple[Tensor, Tensor]
     slice_seconds: float = 0.5
     team: Team = ALONE
+    council: Team | None = None
     symmetry: Symmetry | None = field(init=False, default=None)
     unaligned: str | None = field(init=False, default=None)
+    _part: "Problem | None" = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         try:
@@ -67,7 +71,7 @@ class Problem:
             per_member: whether it is one a member.
             practice: steps to time engines by; None: gradients alone.
         """
-        choice, team = self.population.choice, self.team
+        choice, team = self.population.choice, self.council or self.team
         if team.rank == 0 or choice.requested != "auto":
             choice.settle(self.population, self.loss, x, y, per_member, practice)
         if choice.requested == "auto":
@@ -83,6 +87,24 @@ class Problem:
         one = Population.from_modules([self.population.member(0)], engine="loop")
         one.precision = self.population.precision
         return replace(self, population=one, team=ALONE)
+
+    def part(self, members: int, groups: Sequence[Sequence[int]]) -> "Problem":
+        """The same problem for fewer members, and for the processes of one group; made once.
+
+        Args:
+            members: how many there is room for.
+            groups: ranks of the groups into which the team falls apart; none: each for itself.
+                Every process must call with the same ones.
+        """
+        if self._part is None:
+            known = self.population
+            own = known if members == known.size else known.select(range(members))
+            if known.choice.settled:
+                own.choice.resume(known.engine)
+            self._part = replace(
+                self, population=own, team=self.team.split(groups), council=self.team
+            )
+        return self._part
 
     def validation_rows(self, count: int | None, generator: torch.Generator) -> Tensor | None:
         """A new shared validation batch: `count` rows drawn without replacement; None: all."""

@@ -18,7 +18,7 @@ from gradevo.checks import check_arguments, is_cross_entropy, not_finite, try_on
 from gradevo.data import DataLike, prepare
 from gradevo.denormals import flushed
 from gradevo.distributed.folder import SharedFolder
-from gradevo.distributed.joining import team_for
+from gradevo.distributed.joining import layout, team_for
 from gradevo.distributed.outcome import in_order, shared
 from gradevo.distributed.placing import blocks, rows_at
 from gradevo.errors import DivergedError
@@ -125,10 +125,8 @@ def fit(
     settings = None if checkpoint is None else Checkpoint.of(checkpoint)
     root = generator_from(seed)
     team = team_for(algorithm)
-    share = Share(
-        tuple(rows_at(blocks(algorithm.population, team.size), team.rank).tolist()),
-        algorithm.population,
-    )
+    homes = layout(algorithm, team.size)
+    share = Share(tuple(rows_at(homes, team.rank).tolist()), algorithm.population)
     population = Population.of_share(
         build, share, generator=spawn(root), engine=engine, precision=precision
     )
@@ -161,7 +159,8 @@ class _Run:
         self.folder = None
         if settings is not None:
             identity = identity_of(algorithm, problem, seed)
-            self.folder = SharedFolder(settings, identity, problem.team)
+            homes = layout(algorithm, problem.team.size)
+            self.folder = SharedFolder(settings, identity, problem.team, homes)
         saved = self.folder.load() if self.folder else None
         if saved is None:
             self.state = algorithm.init(problem, generator)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from gradevo import checkpoint
-from gradevo.distributed.placing import NOBODY, blocks, rows_at
+from gradevo.distributed.placing import NOBODY, rows_at
 from gradevo.distributed.rows import from_bytes, row_bytes
 from gradevo.distributed.team import Team
 from gradevo.errors import CheckpointError
@@ -61,11 +61,14 @@ class SharedFolder(RunFolder):
         settings: where and how often.
         identity: of the run.
         team: the processes; one that is alone may go on from what several have saved.
+        homes: the members' ranks at the start, and after loading, `(g,)`.
     """
 
-    def __init__(self, settings: Checkpoint, identity: dict[str, Any], team: Team) -> None:
+    def __init__(
+        self, settings: Checkpoint, identity: dict[str, Any], team: Team, homes: Tensor
+    ) -> None:
         super().__init__(settings, identity)
-        self.root, self.team = Path(settings.folder), team
+        self.root, self.team, self.homes = Path(settings.folder), team, homes
 
     def load(self) -> Saved | None:
         """The furthest that is there, by one process or by several.
@@ -91,10 +94,9 @@ class SharedFolder(RunFolder):
                 f"got one from within a generation in {self.root}; go on with one process"
             )
         state: Parted = alone.state
-        homes = blocks(len(state.homes), self.team.size)
-        ids = rows_at(homes, self.team.rank)
+        ids = rows_at(self.homes, self.team.rank)
         members = {name: t[ids] for name, t in state.local().items()}
-        return replace(alone, state=state.with_local(members, homes))
+        return replace(alone, state=state.with_local(members, self.homes))
 
     def due(self, *, ended: bool) -> bool:
         """As for one process, but rank 0 says it for all; within a generation nothing is saved."""
@@ -138,8 +140,8 @@ class SharedFolder(RunFolder):
         value = checkpoint.read(path / HEAD)
         self._check_same(value.get("identity", {}))
         state: Parted = value["state"]
-        homes, like = blocks(len(state.homes), self.team.size), state.local()
-        ids, width = rows_at(homes, self.team.rank), row_bytes(like, NOBODY).shape[1]
+        ids, like = rows_at(self.homes, self.team.rank), state.local()
+        width = row_bytes(like, NOBODY).shape[1]
         rows = {_key(i): torch.empty(width, dtype=torch.uint8) for i in ids.tolist()}
         with checkpoint.explaining("be whole", path), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is one process
@@ -153,7 +155,7 @@ class SharedFolder(RunFolder):
                     f"checkpoint: must be whole, got {_brief(error)} for {path}"
                 ) from error
         members = from_bytes(torch.stack(list(rows.values())), like)
-        return Saved(state.with_local(members, homes), value["history"], value["engine"])
+        return Saved(state.with_local(members, self.homes), value["history"], value["engine"])
 
     # --- writing -------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
-from gradevo.distributed.team import ALONE, Group, Team
+from gradevo.distributed.placing import blocks
+from gradevo.distributed.team import ALONE, TIMEOUT, Group, Team
 
-TIMEOUT = timedelta(minutes=10)  # of one collective: a rank that is gone is noticed after it
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -45,6 +46,12 @@ def team_for(algorithm: Any) -> Team:
     team = current()
     check_shareable(algorithm, team.size)
     return team
+
+
+def layout(algorithm: Any, processes: int) -> Tensor:
+    """Rank of every member at the start, `(g,)`: neighbours together, or as the algorithm says."""
+    own = getattr(algorithm, "layout", None)
+    return blocks(algorithm.population, processes) if own is None else own(processes)
 
 
 def check_shareable(algorithm: Any, processes: int) -> None:

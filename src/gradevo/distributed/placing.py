@@ -51,13 +51,15 @@ def near_parents(parents: Tensor, homes: Tensor, ranks: int) -> Tensor:
 def balanced(homes: Tensor, ranks: int) -> Tensor:
     """Ranks for members that are where they are, `(g,)`: as few move as quotas ask for.
 
+    One that is at none of the ranks, -1, moves.
+
     Example:
         >>> balanced(torch.tensor([1, 1, 1, 0]), 2)
         tensor([1, 1, 0, 0])
     """
     room, found = quotas(len(homes), ranks), []
     for home in homes.tolist():
-        stays = room[home] > 0
+        stays = home >= 0 and room[home] > 0
         room[home] -= stays
         found.append(home if stays else -1)
     return _filled(found, room)

@@ -6,7 +6,8 @@ rate); weights travel point to point, only from where they are to where they are
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Any, Protocol, cast
 
 import torch
 import torch.distributed as dist
@@ -15,6 +16,8 @@ from torch import Tensor
 from gradevo.distributed.placing import rows_at
 from gradevo.distributed.rows import from_bytes, row_bytes
 from gradevo.structure import Tensors
+
+TIMEOUT = timedelta(minutes=10)  # of one collective: a rank that is gone is noticed after it
 
 
 class Team(Protocol):
@@ -53,6 +56,14 @@ class Team(Protocol):
         """What rank 0 has; a plain value."""
         ...
 
+    def split(self, groups: Sequence[Sequence[int]]) -> "Team":
+        """The team of that group which this rank is in; one that is in none is alone.
+
+        Args:
+            groups: ranks; all processes must call with the same ones.
+        """
+        ...
+
 
 class Alone:
     """One process, which has all members."""
@@ -70,6 +81,9 @@ class Alone:
 
     def agree(self, value: Any) -> Any:
         return value
+
+    def split(self, groups: Sequence[Sequence[int]]) -> Team:
+        return self
 
 
 @dataclass
@@ -126,6 +140,15 @@ class Group:
         box = [value]
         dist.broadcast_object_list(box, src=dist.get_global_rank(self.group, 0), group=self.group)
         return box[0]
+
+    def split(self, groups: Sequence[Sequence[int]]) -> Team:
+        found: Team = ALONE
+        for ranks in groups:
+            if len(ranks) > 1:
+                known = [dist.get_global_rank(self.group, rank) for rank in ranks]
+                group = dist.new_group(known, timeout=TIMEOUT)
+                found = Group(cast(Any, group)) if self.rank in ranks else found
+        return found
 
     # --- parts of fetch ------------------------------------------------------------------
 
