@@ -1,10 +1,13 @@
-# Two commands do all set-up on a fresh machine: `make demo` and `make test`.
+# Two commands do all set-up on a fresh machine: `make demo` and `make test`. `make test-ray` does
+# it for Ray, in an environment of its own.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check install clean
+RAY := .venv-ray
+
+.PHONY: demo test test-ray check install clean
 
 install: $(STAMP)
 
@@ -26,5 +29,14 @@ check: install
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+$(RAY)/.installed: pyproject.toml constraints-cpu.txt
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-cpu.txt -e '.[dev,ray]'
+	touch $@
+
+test-ray: $(RAY)/.installed
+	$(RAY)/bin/python -c 'import ray.train'
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/test_ray.py
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(RAY) runs

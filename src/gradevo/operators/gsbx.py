@@ -92,7 +92,8 @@ def gsbx(
     u = uniform(first.shape, generator, torch.float32).to(first.device)
     outwards = u > 0.5  # plain SBX
     v = torch.where(outwards, 2 - 2 * u, 2 * u).clamp_(min=SMALLEST).to(first.dtype)
-    power = v.pow(1 / (index + 1))
+    # each pair alone: pow rounds the last entries of a tensor otherwise than the others
+    power = torch.cat([pair.pow(1 / (index + 1)) for pair in v.split(1)])
     middle, half = (x1 + x2) / 2, (x2 - x1) / 2
     low = middle - half * _beta(power, slope1 > 0, slope1 < 0, outwards)
     high = middle + half * _beta(power, slope2 < 0, slope2 > 0, outwards)

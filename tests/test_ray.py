@@ -1,0 +1,79 @@
+"""`gradevo.ray.fit` on a real Ray: `make test-ray` installs it and runs this."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch.nn.functional as F
+
+import gradevo as ge
+import gradevo.ray
+import runs
+
+LIMIT = 400.0  # seconds for all jobs
+onray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What all jobs have found; nothing of Ray is left afterwards."""
+    folder = tmp_path_factory.mktemp("ray")
+    command = [sys.executable, str(Path(__file__).with_name("onray.py")), str(folder)]
+    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    try:
+        text, _ = process.communicate(timeout=LIMIT)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        stop = Path(sys.executable).with_name("ray")
+        subprocess.run([str(stop), "stop", "--force"], capture_output=True, check=False)
+    assert process.returncode == 0, text[-3000:]
+    return json.loads((folder / "out").read_text())
+
+
+@onray
+@pytest.mark.parametrize("algorithm", ["gadam", "gemonn"])
+def test_two_workers_on_ray_give_the_bits_of_one_process(algorithm, found):
+    assert found[algorithm]
+
+
+@onray
+def test_a_finished_run_that_is_called_again_gives_the_same_result(found):
+    assert found["again"]
+
+
+@onray
+def test_a_run_whose_worker_is_killed_ends_as_if_nothing_had_happened(found):
+    assert found["deaths"] == 1
+    assert found["killed"]
+
+
+@onray
+def test_after_too_many_deaths_the_run_says_where_it_is_and_can_go_on(found):
+    assert "workers: must end well" in found["lost"]
+    assert "on Ray after 1 restarts" in found["lost"]
+    assert found["after"]
+
+
+def fit(algorithm, **more):
+    given = {"workers": 2, "checkpoint": "nowhere", **more}
+    return gradevo.ray.fit(algorithm, runs.net, F.cross_entropy, runs.rows(), **given)
+
+
+def test_wrong_arguments_are_refused_before_ray_is_started(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match="workers: must be at least 1, got 0"):
+        fit(ge.GADAM(), workers=0)
+    with pytest.raises(ValueError, match="population: must be at least the number"):
+        fit(ge.GADAM(population=3), workers=5)
+    with pytest.raises(ValueError, match="algorithm: must be GADAM"):
+        fit(ge.Independent())
+    with pytest.raises(ImportError, match=r"Ray is not installed: pip install 'gradevo\[ray\]'"):
+        fit(ge.GADAM())
