@@ -1,4 +1,5 @@
-"""What the tests of Ray do, in a process of its own: `python tests/onray.py FOLDER`.
+"""What the tests of Ray do, in a process of its own: `python tests/onray.py FOLDER ROOM`,
+ROOM for what Ray itself keeps.
 
 Writes a JSON file to FOLDER/out with what each job has found.
 """
@@ -61,8 +62,11 @@ def die(folder: Path, times: int, info: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=2**27)
+    folder, room = Path(sys.argv[1]), sys.argv[2]
+    ray.init(
+        "local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        object_store_memory=2**27, _temp_dir=room,
+    )  # fmt: skip
     alone = fit(GADAM)
     found: dict[str, Any] = {
         "gadam": same(fit(GADAM, folder / "gadam"), alone),

@@ -101,10 +101,14 @@ def every(team: Team) -> dict[str, str]:
 
 def chosen(team: Team) -> dict[str, Any]:
     """The engines that the ranks have where they choose themselves."""
-    result = fit("loop", engine="auto")
-    own = torch.tensor([sum(result.engine.encode())])
+    two = ge.Islands(ge.GADAM(**ISLAND), islands=2)  # one of them over two ranks, one alone
+    data = TensorDataset(*runs.rows(60))
+    given = {"valid": runs.rows(60), "engine": "auto"}
+    results = [fit("loop", engine="auto"), ge.fit(two, runs.net, F.cross_entropy, data, **given)]
+    own = torch.tensor([[sum(result.engine.encode()) for result in results]])
     ranks = torch.arange(team.size)
-    return {"engines": team.gathered(own, ranks).tolist(), "engine": result.engine}
+    names = [result.engine for result in results]
+    return {"engines": team.gathered(own, ranks).tolist(), "names": names}
 
 
 def handed(team: Team, folder: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,29 @@ def test_several_processes_print_and_leave_what_one_does(tmp_path: Path) -> None
     assert again.returncode == 2 and "add --resume" in again.stderr
     more = [*settings, "--out", str(tmp_path / "two"), "--resume", "--processes=1"]
     assert json.loads(run(*more).stdout)["loss"] == first["loss"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by ps")
+def test_whoever_stops_the_command_stops_all_its_processes(tmp_path: Path) -> None:
+    def theirs() -> list[str]:
+        listed = subprocess.run(["ps", "-e", "-ww", "-o", "args="], capture_output=True, text=True)
+        return [line for line in listed.stdout.splitlines() if str(tmp_path) in line]
+
+    def wait_until(condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 90
+        while not condition():
+            assert time.monotonic() < end, theirs()
+            time.sleep(0.2)
+
+    command = [sys.executable, "-m", "gradevo.cli", "train", "iris", "--steps", "500"]
+    command += ["--population", "4", "--generations", "500", "--processes", "2", "--engine", "loop"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "run")], stderr=subprocess.DEVNULL
+    )
+    wait_until(lambda: (tmp_path / "run" / "log.jsonl").exists())
+    assert len(theirs()) == 3  # torchrun and its two
+    process.terminate()
+    wait_until(lambda: process.poll() is not None and not theirs())
 
 
 @pytest.mark.parametrize(

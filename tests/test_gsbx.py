@@ -145,3 +145,17 @@ def test_a_rare_coin_shows_with_its_probability_for_every_entry_alone(probabilit
     assert float(shown.mean() / 200) == pytest.approx(probability, rel=0.02)
     variance = 200 * probability * (1 - probability)
     assert float(shown.var()) == pytest.approx(variance, rel=0.1)
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads():
+    first, second, a, b = torch.randn(4, 2, 100_003, generator=generator_from(0)).unbind()
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(gsbx(first, second, (a, b), [generator_from(1), generator_from(2)]))
+    finally:
+        torch.set_num_threads(before)
+    for low, high in found[1:]:
+        assert torch.equal(low, found[0][0])
+        assert torch.equal(high, found[0][1])

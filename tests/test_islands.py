@@ -4,9 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
+import gradevo as ge
+import runs
 from gradevo.algorithms.gadam import GADAM
 from gradevo.algorithms.islands import Islands
+from gradevo.errors import DivergedError
 from gradevo.randomness import generator_from
 from gradevo.share import mixed
 from problems import bits, make_problem, run, stored
@@ -80,6 +85,47 @@ def test_who_is_replaced_is_the_worst_and_members_keep_what_they_are():
         for print_, rate in zip(state.prints.tolist(), state.hyper["lr"].tolist(), strict=True):
             assert twins.setdefault(print_, rate) == rate
         assert len(chosen) == 9
+
+
+def test_with_a_validation_batch_members_are_compared_on_the_same_rows():
+    algorithm = replace(ISLANDS, algorithm=replace(ISLAND, validation_batch=9), every=1)
+    for _, state, _ in exchanges(algorithm):
+        by_print = {}
+        for print_, loss in zip(state.prints.tolist(), state.losses.tolist(), strict=True):
+            assert by_print.setdefault(print_, loss) == loss
+        rows = make_problem(size=9).validation_rows(
+            9, generator_from(mixed(state.key, state.generation, 2))
+        )
+        assert torch.equal(make_problem(size=9).evaluate(state.members, rows), state.losses)
+
+
+def test_every_row_of_a_loader_is_read_though_islands_begin_anew():
+    seen = set()
+
+    class Seen(TensorDataset):
+        def __getitem__(self, i):
+            seen.add(i)
+            return super().__getitem__(i)
+
+    loader = DataLoader(Seen(*runs.rows(640)), batch_size=16)  # in order
+    algorithm = ge.Islands(replace(ISLAND, generations=6), islands=2, every=1)
+    ge.fit(algorithm, runs.net, F.cross_entropy, loader, valid=runs.rows(40), engine="loop")
+    assert seen == set(range(640))
+
+
+def test_rows_that_are_not_finite_are_named():
+    x, y = runs.rows(72)
+    x[:, 2] = torch.nan
+    with pytest.raises(ge.DivergedError, match="NaN or infinity"):
+        ge.fit(ISLANDS, runs.net, F.cross_entropy, (x, y), valid=runs.rows(40), engine="loop")
+
+
+def test_an_island_that_diverges_ends_the_run_at_the_exchange():
+    def loss(output, target):
+        return F.cross_entropy(output, target) * torch.nan
+
+    with pytest.raises(DivergedError, match="loss: must be finite"):
+        run(ISLANDS, make_problem(loss=loss, size=9))
 
 
 def test_the_last_generation_is_followed_by_no_exchange():

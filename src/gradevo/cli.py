@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
@@ -100,6 +101,7 @@ def train(
     resume: Annotated[bool, Parameter(negative="")] = False,
     processes: int = 1,
     islands: int = 1,
+    timeout: float = 10.0,
     options: Options = Options(),
 ) -> None:
     """Train on a data set and measure the network on test rows.
@@ -118,12 +120,15 @@ def train(
     resume
         Go on with the run in --out.
     processes
-        On this machine, with a share of the members each; for gadam methods. With --out, all
-        start again from the last checkpoint if one of them dies. Several machines: torchrun
-        or SLURM start the command with `-m gradevo train`, see docs/distributed.md.
+        On this machine, with a share of the members each; for gadam methods and
+        gemonn-paper. With --out, all start again from the last checkpoint if one of them
+        dies. Several machines: torchrun or SLURM start the command with `-m gradevo train`,
+        see docs/distributed.md.
     islands
         Populations of so many members each, which evolve alone and hand each other their best
         every second generation; for gadam methods.
+    timeout
+        Minutes that a process waits for the others, at each exchange.
     """
     from gradevo.algorithms.islands import Islands
     from gradevo.compare import fitting, knee_of, run_method
@@ -133,16 +138,16 @@ def train(
     from gradevo.methods import method as method_by_name
 
     _check_folder(options.out, resume, again=restarted())
-    method_by_name(
-        method, options.loss, **options.settings()
-    )  # a wrong name or value shows before loading
+    first = method_by_name(method, options.loss, **options.settings())
+    if islands != 1:  # a wrong name or value shows before loading
+        Islands(cast(Any, first.algorithm), islands=islands)
     rows = _load(data, options)(seed)
     chosen = method_by_name(method, options.loss, **fitting(options.settings(), rows))
     if islands != 1:
         chosen = replace(chosen, algorithm=Islands(cast(Any, chosen.algorithm), islands=islands))
     if processes != 1 and not inside():
         _spawn(processes, chosen.algorithm, options)
-    with joined() as team:
+    with joined(timedelta(minutes=timeout)) as team:
         outcome, result = run_method(
             method,
             chosen,

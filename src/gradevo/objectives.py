@@ -101,8 +101,10 @@ def columns(
 def _called(problem: Problem, objective: Callable[[nn.Module], Any], tensors: Tensors) -> Tensor:
     population = problem.population
     population.load(tensors)
-    with torch.no_grad(), isolated(generator_from(0), population.device):
-        values = [float(objective(population.member(i).eval())) for i in range(len(population))]
+    values = []
+    for i in range(len(population)):  # each with the same draws, whoever is beside it
+        with torch.no_grad(), isolated(generator_from(0), population.device):
+            values.append(float(objective(population.member(i).eval())))
     return torch.tensor(values, dtype=torch.float64)
 
 

@@ -106,6 +106,11 @@ class Problem:
             )
         return self._part
 
+    @property
+    def workplace(self) -> Population:
+        """Where members learn: the population, or that of the part."""
+        return self.population if self._part is None else self._part.population
+
     def validation_rows(self, count: int | None, generator: torch.Generator) -> Tensor | None:
         """A new shared validation batch: `count` rows drawn without replacement; None: all."""
         total = len(self.valid[0])

@@ -18,11 +18,13 @@ from gradevo.checks import check_arguments
 from gradevo.data import DataLike
 from gradevo.distributed.joining import check_shareable
 from gradevo.distributed.team import TIMEOUT
+from gradevo.engines import Choice
 from gradevo.folder import Checkpoint
 from gradevo.front import Front
-from gradevo.population import Build, Loss
+from gradevo.population import PRECISIONS, Build, Loss
 from gradevo.result import Result
 from gradevo.run import fit as fit_here
+from gradevo.validation import one_of
 
 
 def fit(
@@ -38,6 +40,7 @@ def fit(
     use_gpu: bool = False,
     valid: DataLike | None = None,
     seed: int = 0,
+    device: str | None = None,
     engine: str = "auto",
     precision: str = "full",
     callbacks: Sequence[Callback] = (),
@@ -57,6 +60,8 @@ def fit(
         failures: how often all start again after a worker was lost; -1: always.
         resources: what a worker takes, {"CPU": 2} for example; None: a CPU, or a GPU.
         use_gpu: a GPU for every worker.
+        device: where workers compute; default: the worker's GPU with `use_gpu`, else where `build`
+            puts the module.
         callbacks: functions of a generation's info, called on every worker, not here; one that
             returns True ends the run.
         timeout: how long a worker waits for the others at each exchange.
@@ -66,9 +71,9 @@ def fit(
 
     Raises:
         ImportError: Ray is not installed.
-        TypeError, ValueError: wrong arguments, before any worker starts.
+        TypeError, ValueError: wrong settings, before any worker starts.
         RuntimeError: workers failed more often than `failures` allow; Ray's error is the cause. A
-            mistake that only workers find is tried as often.
+            mistake that only workers find, in the data for example, is tried as often.
 
     Example:
         >>> import gradevo.ray
@@ -82,6 +87,8 @@ def fit(
     if workers < 1:
         raise ValueError(f"workers: must be at least 1, got {workers}")
     check_shareable(algorithm, workers)
+    Choice.of(engine)
+    one_of("precision", precision, PRECISIONS)
     ray = _ray()
     settings = Checkpoint.of(checkpoint)
     folder = Path(settings.folder).resolve()
@@ -93,7 +100,9 @@ def fit(
 
     def work() -> None:
         rows, held_out = ray.get(data)
-        fit_here(algorithm, build, loss, rows, valid=held_out, **given).save(folder)
+        own = import_module("ray.train.torch").get_device() if use_gpu else None
+        place = device or own
+        fit_here(algorithm, build, loss, rows, valid=held_out, device=place, **given).save(folder)
 
     _run(work, folder, workers, failures, resources, use_gpu, timeout)
     kind = Front if isinstance(algorithm, GEMONN) else Result
@@ -124,8 +133,8 @@ def _run(
         error = found
     if error is not None:
         raise RuntimeError(
-            f"workers: must end well, got {type(error).__name__} on Ray after {failures} restarts: "
-            f"{_reason(error)}. What is saved is in {folder}"
+            f"workers: must end well, got {type(error).__name__} on Ray, where {failures} restarts "
+            f"are allowed: {_reason(error)}. What is saved is in {folder}"
         ) from error
 
 

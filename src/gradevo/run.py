@@ -84,7 +84,7 @@ def fit(
 
     The same call made again with the same `checkpoint` goes on from what is there, bit for
     bit as if it had never stopped; with more generations it extends a finished run, but for
-    `GEMONN`, which plans all of them ahead.
+    `GEMONN` and `Islands`, which plan all of them ahead.
 
     Args:
         algorithm: a config, `GADAM(...)` for example.
@@ -198,7 +198,7 @@ class _Run:
             found = f"; {culprits} does have NaN or infinity" if culprits else ""
             raise DivergedError(f"{error}{found}. {self._where()}") from None
         alone = self.problem.team.size == 1  # of several, others' members may be well
-        if alone and not self.looked and not healthy(self.problem.population):
+        if alone and not self.looked and not healthy(self.problem.workplace):
             self._look_at_data()
         return info
 
@@ -241,7 +241,7 @@ class _Run:
             return
         if not (now or self.folder.due(ended=ended)):
             return
-        if ended or healthy(population):
+        if ended or healthy(self.problem.workplace):
             self.folder.save(Saved(self.state, self.history, population.engine))
 
     def _outcome(self) -> Result | Front:

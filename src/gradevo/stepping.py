@@ -38,7 +38,7 @@ def stepper_of(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams)
     population = problem.population
     optimiser = _optimiser(problem, recipe, phase)
     choice, source = population.choice, problem.source
-    together = isinstance(source, TensorSource) or problem.team.size > 1
+    together = isinstance(source, TensorSource) or (problem.council or problem.team).size > 1
     if together and optimiser.elementwise:
         if not choice.settled:
             look = replace(streams.data)

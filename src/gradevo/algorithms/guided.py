@@ -135,7 +135,8 @@ def _evaluated(
     population.gradient()
     with preserved(device), drawing(state.streams.noise, ids.ids, device):
         if not population.choice.settled:
-            problem.settle(*batch, per_member=False)
+            with population.computing():
+                problem.settle(*batch, per_member=False)
         losses = population.accumulate(problem.loss, *batch).cpu().double()
     state.passes += len(homes)
     gradients = clone(population.gradients())
@@ -160,9 +161,10 @@ def _fine_tuned(
     row, ids = state.tuned, problem.share_at(children.homes).ids
     steps, noise = state.plan[ids[row]], generator_from(mixed(state.key, ids[row]))
     one = rows(children.tensors, torch.tensor([row])), rows(children.masks, torch.tensor([row]))
-    batch, device = cast(tuple[Tensor, Tensor], state.batch), problem.population.device
+    device = problem.population.device
+    x, y = (t.to(device) for t in cast(tuple[Tensor, Tensor], state.batch))
     with preserved(device), following(noise, device):
-        tuned = polish(problem.alone, *one, batch, steps, config.lr)
+        tuned = polish(problem.alone, *one, (x, y), steps, config.lr)
     tensors = clone(children.tensors)
     for name, tensor in tensors.items():
         tensor[row] = tuned[name][0]

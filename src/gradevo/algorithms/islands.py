@@ -19,8 +19,10 @@ from torch import Generator, Tensor
 from gradevo import validation
 from gradevo.algorithms.base import Info, plain
 from gradevo.algorithms.gadam import GADAM, GADAMState, take
+from gradevo.batches import Position
 from gradevo.checkpoint import storable
 from gradevo.distributed.placing import balanced, blocks, rows_at
+from gradevo.errors import DivergedError
 from gradevo.learning import clone
 from gradevo.operators import survival
 from gradevo.optimisers import Hyper
@@ -110,18 +112,23 @@ class Islands:
 
     def step(self, problem: Problem, state: "IslandsState") -> tuple["IslandsState", Info | None]:
         """One slice of an island's; once all have had their generations, an exchange."""
-        part, target = self._part(problem), self._target(state)
+        part, target, failed = self._part(problem), self._target(state), ""
         if not state.running:
             state = self._begun(problem, part, state)
         for i, one in enumerate(state.running):
             if one.generation < target:
-                state.running[i], _ = self.algorithm.step(part, one)
+                try:
+                    state.running[i], _ = self.algorithm.step(part, one)
+                except DivergedError as error:
+                    failed = str(error)
                 break
         if part.population.choice.settled:
             problem.population.choice.resume(part.population.engine)
-        if any(one.generation < target for one in state.running):
+        if not failed and any(one.generation < target for one in state.running):
             return state, None
-        return self._exchange(problem, state)
+        if problem.team.total(int(bool(failed))):  # all stop, at the exchange
+            raise DivergedError(failed or "loss: all of an island in another process have diverged")
+        return self._exchange(problem, part, state)
 
     def finished(self, state: "IslandsState") -> bool:
         """After the last generation of all islands."""
@@ -190,15 +197,17 @@ class Islands:
             count = int((homes == part.team.rank).sum())
             members = {name: t[start : start + count] for name, t in state.members.items()}
             start += count
-            # streams begin anew, so that nothing of one island has to be known to the others
+            # draws begin anew, so that of one island the others need to know little
             fresh = generator_from(mixed(state.key, island, state.generation))
-            if state.prints is None:
+            if state.prints is None or state.epochs is None or state.taken is None:
                 part.population.load(members)
                 running.append(self.algorithm.init(part, fresh))
                 continue
+            streams = Streams.start(part, fresh)
+            streams.data = Position(state.epochs[island].clone(), int(state.taken[island]))
             running.append(
                 GADAMState(
-                    streams=Streams.start(part, fresh),
+                    streams=streams,
                     members=clone(members),
                     losses=state.losses[ids].clone(),
                     hyper={name: values[ids].clone() for name, values in state.hyper.items()},
@@ -213,11 +222,14 @@ class Islands:
 
     # --- the exchange ------------------------------------------------------------------
 
-    def _exchange(self, problem: Problem, state: "IslandsState") -> tuple["IslandsState", Info]:
+    def _exchange(
+        self, problem: Problem, part: Problem, state: "IslandsState"
+    ) -> tuple["IslandsState", Info]:
         """Everybody's numbers to everybody; the best of each island to another."""
-        team = problem.team
+        team, generation = problem.team, self._target(state)
         known = self._told(problem, state)
-        homes, generation = known["homes"].long(), self._target(state)
+        homes = known["homes"]
+        known["losses"] = self._compared(problem, part, state, known)
         chosen = torch.arange(self.population).view(self.islands, -1)
         if generation < self.generations:
             source = self._source(state.key, generation)
@@ -233,6 +245,7 @@ class Islands:
         wanted = [chosen[rows_at(now, rank)] for rank in range(team.size)]
         hyper = {name: known[f"hyper {name}"] for name in state.running[0].hyper}
         passes = known["passes"].view(self.islands, -1)[:, 0].sum()
+        epochs, taken = self._positions(problem, state)
         after = IslandsState(
             key=state.key,
             members=team.fetch(here, homes, wanted),
@@ -243,8 +256,32 @@ class Islands:
             generation=generation,
             passes=state.passes + int(passes),
             phases=state.running[0].phases,
+            epochs=epochs,
+            taken=taken,
         )
         return after, self._info(after, chosen)
+
+    def _compared(
+        self, problem: Problem, part: Problem, state: "IslandsState", known: dict[str, Tensor]
+    ) -> Tensor:
+        """All members' losses on the same rows, `(g,)`: new ones where a batch is compared."""
+        fresh = generator_from(mixed(state.key, self._target(state), 2))
+        rows = part.validation_rows(self.algorithm.validation_batch, fresh)
+        if rows is None:
+            return known["losses"]
+        losses = [part.evaluate(one.members, rows) for one in state.running]
+        return problem.team.gathered(torch.cat(losses), known["homes"])
+
+    def _positions(self, problem: Problem, state: "IslandsState") -> tuple[Tensor, Tensor]:
+        """Where each island stands in the data: what its first rank says."""
+        size, rank = problem.team.size, problem.team.rank
+        leaders = torch.tensor([self.ranks_of(island, size)[0] for island in range(self.islands)])
+        own = zip(self._own(problem), state.running, strict=True)
+        data = [one.streams.data for island, one in own if leaders[island] == rank]
+        width = state.running[0].streams.data.epoch.shape
+        epochs = torch.stack([d.epoch for d in data]) if data else torch.empty(0, *width).byte()
+        taken = torch.tensor([d.taken for d in data], dtype=torch.int64)
+        return problem.team.gathered(epochs, leaders), problem.team.gathered(taken, leaders)
 
     def _told(self, problem: Problem, state: "IslandsState") -> dict[str, Tensor]:
         """All members' numbers, `(g,)` each, from the islands of this process."""
@@ -320,6 +357,7 @@ class IslandsState:
         generation: generations that all islands have completed.
         passes: forward-backward passes so far, of one network each, as of the last exchange.
         phases: learning phases of an island so far.
+        epochs: where each island stands in the data, `(islands, ...)`, and draws `taken` since.
         running: this process's islands between two exchanges.
     """
 
@@ -332,6 +370,8 @@ class IslandsState:
     generation: int = 0
     passes: int = 0
     phases: int = 0
+    epochs: Tensor | None = None
+    taken: Tensor | None = None
     running: list[GADAMState] = field(default_factory=list)
 
     # --- over processes ----------------------------------------------------------------

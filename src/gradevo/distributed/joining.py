@@ -63,8 +63,8 @@ def check_shareable(algorithm: Any, processes: int) -> None:
     reason = getattr(algorithm, "unshared", "cannot be spread over them")
     if processes > 1 and reason:
         raise ValueError(
-            'algorithm: must be GADAM, or GEMONN with search="crossover", for several processes, '
-            f"got {type(algorithm).__name__}, which {reason}; or run it in one process"
+            'algorithm: must be GADAM, Islands, or GEMONN with search="crossover", for several '
+            f"processes, got {type(algorithm).__name__}, which {reason}; or run it in one process"
         )
     if algorithm.population < processes:
         raise ValueError(

@@ -146,9 +146,16 @@ class Group:
         for ranks in groups:
             if len(ranks) > 1:
                 known = [dist.get_global_rank(self.group, rank) for rank in ranks]
-                group = dist.new_group(known, timeout=TIMEOUT)
+                group = dist.new_group(known, timeout=self._timeout())
                 found = Group(cast(Any, group)) if self.rank in ranks else found
         return found
+
+    def _timeout(self) -> timedelta:
+        """The group's own."""
+        try:
+            return cast(Any, self.group)._get_backend(self.device).options._timeout
+        except (AttributeError, RuntimeError):  # another torch
+            return TIMEOUT
 
     # --- parts of fetch ------------------------------------------------------------------
 

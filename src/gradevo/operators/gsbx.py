@@ -19,6 +19,7 @@ from gradevo.operators.coins import uniform
 from gradevo.operators.crossover import per_row
 
 SMALLEST = 2.0**-25  # of a draw: an expansion stays finite
+BLOCK = 2**14  # entries that one thread computes
 
 
 def sbx(
@@ -92,8 +93,7 @@ def gsbx(
     u = uniform(first.shape, generator, torch.float32).to(first.device)
     outwards = u > 0.5  # plain SBX
     v = torch.where(outwards, 2 - 2 * u, 2 * u).clamp_(min=SMALLEST).to(first.dtype)
-    # each pair alone: pow rounds the last entries of a tensor otherwise than the others
-    power = torch.cat([pair.pow(1 / (index + 1)) for pair in v.split(1)])
+    power = _pow(v, 1 / (index + 1))
     middle, half = (x1 + x2) / 2, (x2 - x1) / 2
     low = middle - half * _beta(power, slope1 > 0, slope1 < 0, outwards)
     high = middle + half * _beta(power, slope2 < 0, slope2 > 0, outwards)
@@ -103,6 +103,16 @@ def gsbx(
         open_to = odd.bool() if exchange == 0.5 else _coins(low, exchange, generator)
         low, high = _exchange((low, high), (slope1, slope2), open_to)
     return torch.where(swapped, high, low), torch.where(swapped, low, high)
+
+
+def _pow(v: Tensor, exponent: float) -> Tensor:
+    """Powers whose bits depend on no other pair, and on no number of threads.
+
+    torch rounds the last entries of a tensor, and of a thread's part of it, otherwise than the
+    others; so each pair is alone, in parts too short for a second thread.
+    """
+    blocks = [part for pair in v.reshape(len(v), -1) for part in pair.split(BLOCK)]
+    return torch.cat([block.pow(exponent) for block in blocks]).view(v.shape)
 
 
 def _beta(power: Tensor, outwards: Tensor, inwards: Tensor, chance: Tensor) -> Tensor:
