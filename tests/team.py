@@ -217,10 +217,14 @@ def launch(
     program = [str(Path(__file__)), str(out), job, *arguments]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}",
                 f"--max-restarts={restarts}"]  # fmt: skip
-    command = [sys.executable, *(torchrun if ranks else []), *program]
-    # a group of its own, so that nothing is left when time is up
+    finish([sys.executable, *(torchrun if ranks else []), *program], limit)
+    return json.loads(out.read_text())
+
+
+def finish(command: list[str], limit: float, **more: Any) -> None:
+    """Run a command that must end well within a time limit, and leave nothing when it is up."""
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+                               stderr=subprocess.STDOUT, text=True, **more)  # fmt: skip
     try:
         text, _ = process.communicate(timeout=limit)
     finally:
@@ -228,7 +232,6 @@ def launch(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     assert process.returncode == 0, text[-3000:]
-    return json.loads(out.read_text())
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 import gradevo as ge
 import gradevo.ray
 import runs
+import team
 
 LIMIT = 400.0  # seconds for all jobs
 onray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -24,23 +24,15 @@ onray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installe
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What all jobs have found; nothing of Ray is left afterwards."""
-    folder, room = (
-        tmp_path_factory.mktemp("ray"),
-        tempfile.mkdtemp(prefix="ray"),
-    )  # short, by sockets
+    folder = tmp_path_factory.mktemp("ray")
+    room = tempfile.mkdtemp(prefix="ray")  # a short name: sockets lie there
     command = [sys.executable, str(Path(__file__).with_name("onray.py")), str(folder), room]
     others = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, env=others)  # fmt: skip
     try:
-        text, _ = process.communicate(timeout=LIMIT)
+        team.finish(command, LIMIT, env=others)
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
         subprocess.run(["pkill", "-9", "-f", room], check=False)  # of this Ray, and no other
         shutil.rmtree(room, ignore_errors=True)
-    assert process.returncode == 0, text[-3000:]
     return json.loads((folder / "out").read_text())
 
 

@@ -32,6 +32,7 @@ from scipy.stats import norm
 
 sys.path.append(str(Path(__file__).parents[1] / "speed"))
 
+from delays import timed
 from measure import command_line, machine
 from run import RAW, launched
 
@@ -135,15 +136,6 @@ def constants() -> dict[str, Any]:
     phases = [step_of(LeNet5(), (1, 28, 28), 5) for _ in range(20)]
     scatter = statistics.stdev(phases) / statistics.mean(phases)
     return {"transport": transport, "hashing": hashing, "steps": steps, "scatter": scatter}
-
-
-def timed(work: Any, times: int) -> float:
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
 
 
 def step_of(net: torch.nn.Module, shape: tuple[int, ...], times: int) -> float:
