@@ -166,6 +166,15 @@ def test_other_crossovers_run_in_the_same_loop(changes):
     assert bits(infos) != bits(run(PAPER, make_problem(size=6))[1])
 
 
+def test_children_lose_entries_of_their_own():
+    state, counts = grown_up(), set()
+    for seed in range(20):
+        state.streams.choice.manual_seed(seed)
+        biases = bred(state)["0.bias"]  # no zeros but those by chance
+        counts.add(tuple((biases == 0).sum(dim=1).tolist()))
+    assert any(len(set(zeros)) > 1 for zeros in counts)
+
+
 def test_guided_children_have_lower_losses_than_those_of_plain_sbx():
     wins = 0
     for seed in range(40):

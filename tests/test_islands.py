@@ -107,10 +107,10 @@ def test_every_row_of_a_loader_is_read_though_islands_begin_anew():
             seen.add(i)
             return super().__getitem__(i)
 
-    loader = DataLoader(Seen(*runs.rows(640)), batch_size=16)  # in order
+    loader = DataLoader(Seen(*runs.rows(1600)), batch_size=16)  # in order
     algorithm = ge.Islands(replace(ISLAND, generations=6), islands=2, every=1)
     ge.fit(algorithm, runs.net, F.cross_entropy, loader, valid=runs.rows(40), engine="loop")
-    assert seen == set(range(640))
+    assert seen == set(range(1600))
 
 
 def test_rows_that_are_not_finite_are_named():
