@@ -187,6 +187,25 @@ def twice(team: Team) -> list[int]:
     return found
 
 
+def held(team: Team) -> dict[str, Any]:
+    """What is left of a group whose team, in a circle that nothing clears away, is still held."""
+    torch.distributed.destroy_process_group()
+    with joined() as again:
+        part = again.split([[0, 1]])
+        holder: list[Any] = [again, part, fit("loop"), part.total(again.total(1))]
+        holder.append(holder)
+    try:
+        again.total(1)
+    except RuntimeError as error:
+        return {"error": str(error), "threads": [name for name in threads() if "gloo" in name]}
+    return {"error": ""}
+
+
+def threads() -> list[str]:
+    """Names of the threads of this process."""
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+
 def wrong(team: Team) -> dict[str, str]:
     """What is refused in a group."""
     found, data = {}, runs.rows(60)
@@ -207,7 +226,7 @@ def calm(team: Team, folder: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-JOBS = {job.__name__: job for job in (every, calm, saved, full, twice)}
+JOBS = {job.__name__: job for job in (every, calm, saved, full, twice, held)}
 
 
 def launch(

@@ -141,3 +141,9 @@ def test_a_damaged_shard_is_named_and_not_gone_on_with(tmp_path):
 
 def test_a_program_may_have_one_group_after_another(tmp_path):
     assert team.launch(2, tmp_path / "out", "twice") == [3, 3, 3]
+
+
+def test_a_group_ends_with_its_block_even_where_something_of_it_is_held(tmp_path):
+    found = team.launch(2, tmp_path / "out", "held")
+    assert "whose group has ended" in found["error"]
+    assert found["threads"] == []  # one that wants to speak to a Python that ends aborts it

@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cache
+from importlib import import_module
 from itertools import count
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -20,6 +21,7 @@ NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 _blocks = count()  # of this process: a block does not meet what the one before has left
+_teams: WeakKeyDictionary[dist.ProcessGroup, Group] = WeakKeyDictionary()
 
 
 def current() -> Team:
@@ -31,10 +33,11 @@ def current() -> Team:
     return ALONE if dist.get_world_size(group) == 1 else _team(group)
 
 
-@cache
 def _team(group: dist.ProcessGroup) -> Group:
     """One team a group, which counts what is sent."""
-    return Group(group)
+    if group not in _teams:
+        _teams[group] = Group(group)
+    return _teams[group]
 
 
 def team_for(algorithm: Any) -> Team:
@@ -98,6 +101,7 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Team]:
     if dist.is_initialized() or int(place.get("WORLD_SIZE", "1")) == 1:
         yield current()
         return
+    import_module("torch.distributed.nn.functional")  # its defaults keep a group that is there
     from torch._C._distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
@@ -115,7 +119,6 @@ def joined(timeout: timedelta = TIMEOUT) -> Iterator[Team]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-        _team.cache_clear()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -5,9 +5,10 @@ rate); weights travel point to point, only from where they are to where they are
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol, cast
+from weakref import ref
 
 import torch
 import torch.distributed as dist
@@ -90,20 +91,39 @@ class Alone:
 class Group:
     """The ranks of a process group of torch.distributed.
 
+    It does not keep the group: whoever holds a result or an error of a run would keep the group's
+    threads, too, and Python ends with an abort when one of them wants to speak to it later.
+
     Attributes:
-        group: the process group.
+        of: the process group.
         sent: bytes that this rank has sent so far: weights, and numbers to gather.
     """
 
-    group: dist.ProcessGroup
+    of: InitVar[dist.ProcessGroup]
     sent: int = 0
     rank: int = field(init=False)
     size: int = field(init=False)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, of: dist.ProcessGroup) -> None:
+        self._group = ref(of)
         self.rank, self.size = dist.get_rank(self.group), dist.get_world_size(self.group)
         nccl = dist.get_backend(self.group) == "nccl"
         self.device = torch.device("cuda", torch.cuda.current_device()) if nccl else CPU
+
+    @property
+    def group(self) -> dist.ProcessGroup:
+        """torch's.
+
+        Raises:
+            RuntimeError: it has ended.
+        """
+        group = self._group()
+        if group is None:
+            raise RuntimeError(
+                f"team: must be used while its processes are joined, got rank {self.rank} of "
+                f"{self.size} whose group has ended; gather before"
+            )
+        return group
 
     def gathered(self, values: Tensor, homes: Tensor) -> Tensor:
         counts = torch.bincount(homes, minlength=self.size)
