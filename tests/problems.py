@@ -14,6 +14,7 @@ from gradevo.models import mlp
 from gradevo.population import Population
 from gradevo.problem import Problem
 from gradevo.randomness import generator_from
+from gradevo.trees import take
 
 ROWS, FEATURES, CLASSES = 96, 4, 3
 
@@ -52,8 +53,9 @@ def make_problem(build=None, loss=F.cross_entropy, *, size=4, dtype=torch.float3
     engine = more.get("engine", "loop")
     population = Population(build, size, generator=generator_from(3), engine=engine).to(dtype)
     cut = 2 * len(x) // 3
-    source = TensorSource(x[:cut], y[:cut], 16)
-    return Problem(population, loss, source, (x[cut:], y[cut:]), more.get("slice_seconds", 600.0))
+    source = TensorSource(take(x, slice(cut)), take(y, slice(cut)), 16)
+    valid = take((x, y), slice(cut, None))
+    return Problem(population, loss, source, valid, more.get("slice_seconds", 600.0))
 
 
 def run(algorithm, problem, seed=0, state=None):

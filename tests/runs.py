@@ -74,6 +74,8 @@ def fit(
     train: Any = None,
     callbacks: Any = (),
     engine: str = "loop",
+    log: Any = None,
+    quiet: bool = False,
     **changes: Any,
 ) -> ge.Result:
     """A run that saves after every slice; a slice of no length is one step."""
@@ -90,6 +92,8 @@ def fit(
             engine=engine,
             callbacks=callbacks,
             checkpoint=checkpoint,
+            log=log,
+            quiet=quiet,
         )
 
 

@@ -42,6 +42,7 @@ CASES: dict[str, tuple[ge.GADAM | ge.GEMONN | ge.Islands, str]] = {
         "loop",
     ),
     "a loader": (ge.GADAM(**FEW), "loop"),
+    "mappings": (ge.GADAM(**FEW), "loop"),
     "swarms": (ge.GADAM(**FEW), "loop"),
     "swarms one at a time": (ge.GADAM(**FEW), "batched/1"),
     "islands": (ge.Islands(ge.GADAM(**ISLAND), islands=3), "loop"),
@@ -62,6 +63,21 @@ def plain_net() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3))
 
 
+class Named(nn.Module):
+    """Takes its input by name and returns a mapping."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = runs.net()
+
+    def forward(self, points: torch.Tensor, *, half: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"logits": self.net(points) + half, "half": half}
+
+
+def named(x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"points": x, "half": x[:, :3] / 2, "labels": y}
+
+
 def fit(case: str, **more: Any) -> Any:
     algorithm, engine = CASES[case]
     x, y = runs.rows(300)
@@ -71,6 +87,9 @@ def fit(case: str, **more: Any) -> Any:
     loss = ge.SwarmLoss(F.cross_entropy) if "swarms" in case else F.cross_entropy
     build = plain_net if case == "whole optimisers" else runs.net
     given = {"engine": engine, "valid": runs.rows(60), **more}
+    if case == "mappings":
+        build, loss = Named, ge.OnLogits(F.cross_entropy)
+        train, given["valid"] = named(x, y), named(*runs.rows(60))
     return ge.fit(algorithm, build, loss, train, **given)
 
 

@@ -161,6 +161,9 @@ def test_words_keep_their_rules_for_gradients(changes):
         for x in (torch.tensor([[1, 2, 3]]), torch.tensor([[0, 2, 2]])):
             pop.accumulate(F.mse_loss, x, torch.zeros(1, 4))
     torch.testing.assert_close(*gradients)
+    pop = ge.Population(build, G, engine="vmap")
+    with pytest.raises(ge.EngineError, match="Embedding with padding_idx or another rule"):
+        pop.losses(F.mse_loss, torch.tensor([[1, 2, 3]]), torch.zeros(1, 4))
 
 
 def test_a_word_out_of_range_is_no_other_members():

@@ -1,11 +1,6 @@
-"""What is shown and logged beside a run, and what is not."""
+"""What a run folder's log has, and when callbacks are called."""
 
 import json
-import os
-import pty
-import re
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,61 +9,6 @@ import runs
 from gradevo.callbacks import JsonLines
 from gradevo.errors import CheckpointError
 from gradevo.folder import FILE, LOG
-
-PROGRAM = """
-import gradevo as ge, runs
-shown = lambda info: print("callback", info["generation"])
-runs.fit("tensors", steps=30, slice_seconds=0.01, generations=3, callbacks=[shown])
-"""
-
-
-def on_a_terminal(program: str) -> tuple[str, str]:
-    """What a program writes to a terminal as its errors, and to a file as its output."""
-    leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stderr=follower,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
-        cwd=os.path.dirname(runs.__file__),
-    )
-    os.close(follower)
-    shown = b""
-    while chunk := read(leader):
-        shown += chunk
-    os.close(leader)
-    output = process.communicate()[0]
-    assert process.returncode == 0, shown.decode()
-    return shown.decode(), output.decode()
-
-
-def read(leader: int) -> bytes:
-    try:
-        return os.read(leader, 4096)
-    except OSError:  # the other end was closed
-        return b""
-
-
-def test_a_terminal_shows_generation_losses_adoption_and_time_left_and_output_stays_output():
-    shown, output = on_a_terminal(PROGRAM)
-    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
-    for generation in range(4):
-        assert f"generation {generation}/3" in plain
-    assert re.search(r"best \d\S* +mean \d\S* +adopted +\d+%", plain)
-    assert re.search(r"\d:\d\d:\d\d", plain)
-    assert output.splitlines() == ["callback 1", "callback 2", "callback 3"]
-    assert "callback" not in plain
-
-
-def test_nothing_is_printed_where_there_is_no_terminal(capfd, tmp_path, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    runs.fit("tensors", tmp_path).save(tmp_path)
-    captured = capfd.readouterr()
-    assert captured.out == ""
-    assert captured.err == ""
-
-
-# --- the log -----------------------------------------------------------------------------------
 
 
 def lines(folder) -> list[dict]:
@@ -141,3 +81,16 @@ def test_the_time_between_saves_is_the_one_that_was_asked_for(tmp_path):
 def test_a_log_that_cannot_be_written_is_refused_with_its_name():
     with pytest.raises(CheckpointError, match=r"log\.jsonl"):
         JsonLines("/proc/nowhere/log.jsonl")
+
+
+def test_a_line_that_a_crash_cut_off_is_made_whole_when_the_run_goes_on(tmp_path):
+    runs.fit("tensors", tmp_path, generations=2)
+    whole = (tmp_path / LOG).read_text()
+    (tmp_path / LOG).write_text(whole[:-20])
+    runs.fit("tensors", tmp_path, generations=3)
+    assert [line["generation"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_what_a_callback_does_to_its_numbers_stays_with_it(tmp_path):
+    result = runs.fit("tensors", tmp_path, callbacks=[lambda info: info["losses"].clear()])
+    assert all(info["losses"] for info in result.history)

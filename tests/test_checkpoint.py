@@ -107,7 +107,7 @@ def test_a_value_that_is_neither_plain_nor_known_is_refused(tmp_path):
 
 def test_all_files_of_a_run_are_safetensors_or_json(tmp_path):
     runs.fit("tensors", tmp_path).save(tmp_path)
-    names = {FILE, LOG, "result.safetensors", "history.json"}
+    names = {FILE, LOG, "result.safetensors", "history.json", "run.json"}
     assert {path.name for path in tmp_path.iterdir()} == names
     for path in tmp_path.glob("*.safetensors"):
         assert b"pickle" not in path.read_bytes()

@@ -1,6 +1,7 @@
 """The command, as a person or a script would run it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from gradevo.algorithms.adaswarm import AdaSwarm
 from gradevo.algorithms.gemonn import GEMONN
 from gradevo.cli import main
 from gradevo.methods import method as method_by_name
-from gradevo.networks import network_for
+from gradevo.networks import Network
 
 COMMON = ["--steps", "20", "--population", "3", "--generations", "1", "--engine", "loop"]
 
@@ -132,7 +133,9 @@ def test_train_on_a_csv_file_leaves_a_run_folder_that_resumes(
     first = json.loads(capsys.readouterr().out)
     assert first["accuracy"] == 1.0
     names = {path.name for path in out.iterdir()}
-    assert names == {"checkpoint.safetensors", "history.json", "log.jsonl", "result.safetensors"}
+    assert names == {
+        "checkpoint.safetensors", "history.json", "log.jsonl", "result.safetensors", "run.json",
+    }  # fmt: skip
     assert "add --resume" in error_of(arguments, capsys)
     main([*arguments, "--resume", "--json"])
     again = json.loads(capsys.readouterr().out)
@@ -200,6 +203,7 @@ def test_compare_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 # --- fronts ------------------------------------------------------------------------------------
 
 FRONT = ["--method", "gemonn", "--population", "30", "--generations", "60", "--steps", "10"]
+FRONT += ["--engine", "loop"]  # "auto" takes the fastest, which is not always the same
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +264,7 @@ def test_a_front_that_was_stopped_half_way_resumes_to_that_of_a_whole_run(
         patch.setattr(GEMONN, "step", stopping)
         main(arguments)
     assert stop.value.code == 130
+    capsys.readouterr()
     assert "run: must be" in error_of(["front", str(tmp_path / "run")], capsys)
     main([*arguments, "--resume"])
     whole = load_file(front_run / "result.safetensors")
@@ -303,7 +308,7 @@ def test_front_writes_the_picked_networks_state_dict(
     report = json.loads(printed_by(arguments, capsys))
     wanted = report[expected] if isinstance(expected, str) else expected
     assert report["picked"] == wanted
-    network = network_for((4,), 3)()
+    network = Network((4,), 3)()
     network.load_state_dict(load_file(out))
     weights = [p for p in network.parameters() if p.dim() > 1]
     count = sum(int((weight != 0).sum()) for weight in weights)
@@ -400,3 +405,26 @@ def test_a_wrong_column_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     table = tmp_path / "table.csv"
     table.write_text("a,b\n" + "1,x\n2,y\n" * 20)
     assert "nope" in error_of(["train", str(table), "--target", "nope"], capsys)
+
+
+def test_no_command_writes_over_a_runs_own_files(
+    front_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = str(front_run / "result.safetensors")
+    for command in ("front", "report"):
+        assert "the run's own result.safetensors" in error_of(
+            [command, str(front_run), "--out", own], capsys
+        )
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    shutil.copy(own, kept)
+    assert "add --resume" in error_of(["train", "iris", *COMMON, "--out", str(kept)], capsys)
+
+
+def test_a_path_that_the_system_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "too long" in error_of(["front", "a" * 300], capsys)
+
+
+def test_a_method_twice_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    methods = ["compare", "iris", *COMMON, "--methods", "gadam,gadam"]
+    assert "must be different ones" in error_of(methods, capsys)

@@ -102,7 +102,7 @@ def test_a_job_that_was_stopped_goes_on_with_any_number_of_processes(alone, tmp_
     first = team.launch(3, tmp_path / "out", "saved", str(tmp_path / "run"), "2")
     assert first["generations"] == 2
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["generation-000002", "log.jsonl"]
+    assert names == ["generation-000002", "log.jsonl", "run.json"]
     half = tmp_path / "run" / ".unfinished-generation-000003"  # what a kill would leave
     shutil.copytree(tmp_path / "run" / "generation-000002", half)
     for ranks in (0, 2):

@@ -177,7 +177,8 @@ def test_labels_are_counted_where_targets_are_labels_and_only_then():
     assert share_right(output, torch.tensor([[0, 1], [1, 0], [1, 0]])).isnan()
     assert share_right(output[:, :1], torch.tensor([0, 1, 1])).isnan()
     assert share_right(output[:, 0], torch.tensor([0, 1, 1])).isnan()
-    assert share_right({"logits": output}, torch.tensor([0, 1, 1])).isnan()
+    assert share_right({"logits": output}, torch.tensor([0, 1, 1])).item() == pytest.approx(2 / 3)
+    assert share_right(output, {"label": torch.tensor([0, 1, 1])}).isnan()
 
 
 def test_a_run_that_a_callback_ends_hands_over_what_there_is():

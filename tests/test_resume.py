@@ -89,7 +89,7 @@ def test_a_kill_between_writing_and_renaming_leaves_the_last_good_checkpoint(tmp
     assert process.exitcode == -signal.SIGKILL
     assert [p.name[:12] for p in tmp_path.iterdir() if p.is_dir()] == [checkpoint.UNFINISHED]
     assert runs.bits(runs.fit("tensors", tmp_path)) == runs.bits(runs.fit("tensors"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [FILE, "log.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [FILE, "log.jsonl", "run.json"]
 
 
 def die_before_renaming(folder: Path, count: int) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import gradevo as ge
-from gradevo.losses import OneHot, f1, zero_one
+from gradevo.losses import OneHot, f1, with_sigmoid, zero_one
 from gradevo.models import mlp
 from gradevo.swarm import REMPSO, SwarmLoss
 from outputs import CLASSES, ROWS, fine, gradient, labels, rows
@@ -278,3 +278,20 @@ def test_spread_counts_in_the_width_of_the_bounds_and_range_is_all_of_it(start, 
     gradient(criterion, middle, middle)
     reach = (seen[-1] - middle[0, 0]).abs().max() / (high - low)
     assert 0.95 * (0.1 if start == "output" else 0.5) < reach <= (0.1 if start == "output" else 0.5)
+
+
+def test_a_sigmoid_is_put_behind_networks_as_they_are():
+    activation = torch.nn.ReLU()
+
+    def twice():
+        layers = torch.nn.Linear(2, 3), activation, torch.nn.Linear(3, 3), activation
+        return torch.nn.Sequential(*layers)
+
+    class Other(torch.nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    for build in (twice, lambda: Other(torch.nn.Linear(2, 3))):
+        network = build()
+        x = torch.randn(4, 2)
+        torch.testing.assert_close(with_sigmoid(lambda n=network: n)()(x), network(x).sigmoid())

@@ -8,17 +8,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gradevo import loggers
     from gradevo.algorithms.adaswarm import AdaSwarm
     from gradevo.algorithms.gadam import GADAM
     from gradevo.algorithms.gemonn import GEMONN
     from gradevo.algorithms.independent import Independent
     from gradevo.algorithms.islands import Islands
     from gradevo.errors import CheckpointError, DivergedError, EngineError
+    from gradevo.evolution import evolve
     from gradevo.folder import Checkpoint
     from gradevo.front import Front
+    from gradevo.losses import OnLogits
     from gradevo.population import Population
     from gradevo.result import Result
     from gradevo.run import fit
+    from gradevo.start import Start
     from gradevo.swarm.loss import SwarmLoss
 
 __version__ = "0.1.0"
@@ -34,10 +38,14 @@ _ROOMS = {
     "Front": "gradevo.front",
     "Independent": "gradevo.algorithms.independent",
     "Islands": "gradevo.algorithms.islands",
+    "OnLogits": "gradevo.losses",
     "Population": "gradevo.population",
     "Result": "gradevo.result",
+    "Start": "gradevo.start",
     "SwarmLoss": "gradevo.swarm.loss",
+    "evolve": "gradevo.evolution",
     "fit": "gradevo.run",
+    "loggers": "gradevo.loggers",
 }
 
 __all__ = [
@@ -51,17 +59,24 @@ __all__ = [
     "Front",
     "Independent",
     "Islands",
+    "OnLogits",
     "Population",
     "Result",
+    "Start",
     "SwarmLoss",
+    "evolve",
     "fit",
+    "loggers",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'gradevo' has no attribute {name!r}")
-    return getattr(import_module(_ROOMS[name]), name)
+    if name in _ROOMS:
+        room = import_module(_ROOMS[name])
+        return getattr(room, name, room)  # a room may be a name of its own
+    from gradevo.deprecation import successor
+
+    return successor(name)
 
 
 def __dir__() -> list[str]:

@@ -5,7 +5,8 @@ and the number of draws since. A source keeps no other state that matters, so a 
 with the batches that it would have seen.
 """
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -13,9 +14,14 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
+from gradevo import trees
 from gradevo.checkpoint import storable
 from gradevo.randomness import generator_from, isolated
 from gradevo.share import Share, mixed
+from gradevo.trees import Tree
+
+Pair = tuple[Tree, Tree]
+LABELS = ("labels", "label")  # where a mapping has its targets
 
 
 @storable
@@ -37,7 +43,7 @@ class Source(Protocol):
         """The beginning of an epoch, its order to be drawn from `generator`."""
         ...
 
-    def draw(self, position: Position, members: int | Share, shared: bool) -> tuple[Tensor, Tensor]:
+    def draw(self, position: Position, members: int | Share, shared: bool) -> Pair:
         """The next batch `(B, ...)`, or one a member `(g, B, ...)`; advances `position`.
 
         What a member gets does not depend on which others are drawn for.
@@ -46,15 +52,16 @@ class Source(Protocol):
 
 
 class TensorSource:
-    """Batches from tensors `x`, `y` that hold all rows; every member shuffles on its own.
+    """Batches from tensors, or trees of them, that hold all rows; every member shuffles on its own.
 
     A member goes through all rows once an epoch, in its own order; the last rows that do not
     fill a batch are left out of that epoch.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, batch_size: int) -> None:
+    def __init__(self, x: Tree, y: Tree, batch_size: int) -> None:
         self.x, self.y = x, y
-        self.rows = len(x)
+        self.rows = trees.length(x)
+        self.device = trees.tensors(x)[0].device
         self.batch_size = batch_size
         self._orders: tuple[Tensor, tuple[int, ...], Tensor, Generator] | None = (
             None  # of this epoch
@@ -63,13 +70,13 @@ class TensorSource:
     def start(self, generator: Generator) -> Position:
         return Position(generator.get_state())
 
-    def draw(self, position: Position, members: int | Share, shared: bool) -> tuple[Tensor, Tensor]:
+    def draw(self, position: Position, members: int | Share, shared: bool) -> Pair:
         ids = (0,) if shared else _share(members).ids
         rows = torch.empty(len(ids), self.batch_size, dtype=torch.int32)
         self.fill(rows, position, ids)
-        rows = rows.to(self.x.device)
+        rows = rows.to(self.device)
         chosen = rows[0] if shared else rows
-        return self.x[chosen], self.y[chosen]
+        return trees.take(self.x, chosen), trees.take(self.y, chosen)
 
     def fill(self, rows: Tensor, position: Position, ids: tuple[int, ...]) -> None:
         """Row numbers of the next batches into int32 `(n, draws * B)`; advances `position`.
@@ -129,20 +136,27 @@ class LoaderSource:
     def start(self, generator: Generator) -> Position:
         return Position(generator.get_state())
 
-    def draw(self, position: Position, members: int | Share, shared: bool) -> tuple[Tensor, Tensor]:
+    def draw(self, position: Position, members: int | Share, shared: bool) -> Pair:
         if shared:
             return self._next(position)
         share = _share(members)
         every = (self._next(position) for _ in range(share.of))  # others' are dealt to them
         batches = [batch for i, batch in enumerate(every) if i in share.ids]
-        return torch.stack([x for x, _ in batches]), torch.stack([y for _, y in batches])
+        try:
+            return trees.stack([x for x, _ in batches]), trees.stack([y for _, y in batches])
+        except RuntimeError as error:
+            raise ValueError(
+                "train: members' batches must be of one shape, as they are stacked, got "
+                f"{str(error).partition('but got ')[2] or error}; pad all rows to one length, or "
+                "take shared_batch=True"
+            ) from error
 
-    def _next(self, position: Position) -> tuple[Tensor, Tensor]:
+    def _next(self, position: Position) -> Pair:
         """The next full batch, from a new pass where this one is over."""
         for _ in range(2):
             while (batch := self._take(position)) is not None:
                 x, y = pair_of("train", batch)
-                if len(x) == self.batch_size:
+                if trees.length(x) == self.batch_size:
                     return x, y
             position.epoch, position.taken = self._at(position)[1].get_state(), 0
         raise ValueError(
@@ -196,14 +210,55 @@ def rows_of(loader: DataLoader[Any]) -> int:
         return len(cast(Sized, loader.dataset))
 
 
-def pair_of(name: str, batch: Any) -> tuple[Tensor, Tensor]:
-    """A loader's batch, if it is inputs and targets.
+def pair_of(name: str, batch: Any) -> Pair:
+    """A loader's batch as inputs and targets.
 
     Raises:
         ValueError: it is something else.
     """
-    parts = batch if isinstance(batch, tuple | list) else [batch]
-    if len(parts) != 2 or not all(isinstance(part, Tensor) for part in parts):
-        kinds = ", ".join(type(part).__name__ for part in parts)
-        raise ValueError(f"{name}: every batch must be a pair (x, y) of tensors, got ({kinds})")
-    return parts[0], parts[1]
+    parts = parted(name, batch) if isinstance(batch, Mapping) else batch
+    if isinstance(parts, tuple | list) and len(parts) == 2:
+        x, y = parts
+        if isinstance(x, Tensor) and isinstance(y, Tensor):
+            return x, y
+        with suppress(TypeError):
+            return checked_pair(name, trees.plain(x, _is_tensor), trees.plain(y, _is_tensor))
+    kinds = map(trees.kind, parts if isinstance(parts, tuple | list) else [parts])
+    raise ValueError(
+        f"{name}: every batch must be a pair (x, y) of tensors, or of mappings and tuples of "
+        f"tensors, got ({', '.join(kinds)})"
+    )
+
+
+def checked_pair(name: str, x: Tree, y: Tree) -> Pair:
+    """Inputs and targets, if all their tensors have as many rows.
+
+    Raises:
+        ValueError: they have not.
+    """
+    rows, targets = trees.common_length(name, x), trees.common_length(name, y)
+    if rows != targets:
+        raise ValueError(f"{name}: x and y must have one length, got {rows} and {targets}")
+    return x, y
+
+
+def parted(name: str, batch: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+    """A mapping as inputs and targets, which are its `labels`, or its `label`.
+
+    Raises:
+        ValueError: there are none, or nothing else.
+    """
+    key = next((key for key in LABELS if key in batch), None)
+    if key is None or len(batch) == 1:
+        raise ValueError(
+            f"{name}: a mapping must have its inputs by name and its targets as 'labels' or "
+            f"'label', got {', '.join(map(str, batch)) or 'an empty one'}; for other names give "
+            "a pair (x, y)"
+        )
+    return {name: part for name, part in batch.items() if name != key}, batch[key]
+
+
+def _is_tensor(leaf: Any) -> Tensor:
+    if not isinstance(leaf, Tensor):
+        raise TypeError
+    return leaf

@@ -1,5 +1,6 @@
 """What `fit` checks before the work, so that mistakes show at once, and how it explains NaN."""
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -8,12 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gradevo.batches import TensorSource
+from gradevo import trees
+from gradevo.batches import Pair, TensorSource
 from gradevo.data import check_labels
+from gradevo.losses import OnLogits
 from gradevo.population import Loss
 from gradevo.problem import Problem
 from gradevo.randomness import generator_from, isolated
 from gradevo.swarm.loss import SwarmLoss
+from gradevo.trees import Tree
 
 
 def check_arguments(algorithm: Any, build: Any, loss: Any, callbacks: Sequence[Any]) -> None:
@@ -35,8 +39,9 @@ def check_arguments(algorithm: Any, build: Any, loss: Any, callbacks: Sequence[A
 
 
 def unwrapped(loss: Loss) -> Loss:
-    """The loss itself, where a swarm's criterion or a partial is around it."""
-    loss = loss.loss if isinstance(loss, SwarmLoss) else loss
+    """The loss itself, where a swarm's criterion, `OnLogits` or a partial is around it."""
+    while isinstance(loss, SwarmLoss | OnLogits):
+        loss = loss.loss
     return loss.func if isinstance(loss, partial) else loss
 
 
@@ -51,28 +56,58 @@ def try_once(problem: Problem) -> None:
     """Run the module and the loss on a few rows, so that mistakes show before the work.
 
     Raises:
-        ValueError: the loss is no scalar or has no gradient, the module writes into its input,
-            or labels are not among the module's classes.
+        TypeError: the module does not take such inputs.
+        ValueError: it returns no tensor, or writes into its input; the loss is no scalar or has
+            no gradient, or labels are not among the module's classes.
     """
-    x = problem.valid[0][:8].clone()
+    x, y = trees.each(torch.clone, problem.rows(slice(8)))
     with torch.no_grad(), isolated(generator_from(0), problem.population.device):
-        output = problem.population.member(0).eval()(x)
-        if x._version > 0:
+        member = problem.population.member(0).eval()
+        _check_inputs(member, x)
+        output = trees.call(member, x)
+        if any(part._version > 0 for part in trees.tensors(x)):
             raise ValueError(
                 "build: must return modules that leave their input as it is, got a "
                 f"{type(problem.population.stacked).__name__} that changes it in place"
             )
-        if is_cross_entropy(problem.loss):
-            _check_labels(problem, output.shape[1])
-        problem.evaluate(problem.population.tensors, torch.arange(len(x), device=x.device))
+        prediction = trees.prediction(output)
+        if _sees(problem.loss, output) and prediction.dim() > 1:
+            _check_labels(problem, prediction.shape[1])
+        rows = torch.arange(trees.length(x), device=problem.population.device)
+        problem.evaluate(problem.population.tensors, rows)
         if not isinstance(problem.loss, SwarmLoss):  # which always has one
-            _check_gradient(problem, x)
+            _check_gradient(problem, x, y)
 
 
-def _check_gradient(problem: Problem, x: Tensor) -> None:
+def _check_inputs(member: nn.Module, x: Tree) -> None:
+    """Say at once which names a module's forward does not take, or misses."""
+    if isinstance(x, Tensor):
+        return
+    inputs, named = trees.arguments(x)
+    signature = inspect.signature(member.forward)
+    try:
+        signature.bind(*inputs, **named)
+    except TypeError as error:
+        given = ", ".join(named) or f"{len(inputs)} tensors by position"
+        raise TypeError(
+            f"train: x must be what {type(member).__name__}.forward takes, got {given}: {error}"
+        ) from None
+
+
+def _sees(loss: Loss, output: Any) -> bool:
+    """Whether a loss is cross-entropy of the prediction as it is.
+
+    One of the user's own class may make something else of an output that is no tensor.
+    """
+    plain = unwrapped(loss)
+    own = isinstance(plain, nn.Module) and not type(plain).__module__.startswith("torch.")
+    return is_cross_entropy(loss) and (isinstance(output, Tensor) or not own)
+
+
+def _check_gradient(problem: Problem, x: Tree, y: Tree) -> None:
     """A loss that only compares or rounds gives backpropagation nothing to go back through."""
     with torch.enable_grad():
-        value = problem.loss(problem.population.member(0).eval()(x), problem.valid[1][:8])
+        value = problem.loss(trees.call(problem.population.member(0).eval(), x), y)
     if not value.requires_grad:
         raise ValueError(
             "loss: must have a gradient with respect to the outputs, got one that has none; "
@@ -80,14 +115,21 @@ def _check_gradient(problem: Problem, x: Tensor) -> None:
         )
 
 
+def _ignored(loss: Loss) -> int:
+    """The label that does not count."""
+    while isinstance(loss, SwarmLoss | OnLogits):
+        loss = loss.loss
+    given = loss.keywords if isinstance(loss, partial) else {}
+    return given.get("ignore_index", getattr(loss, "ignore_index", -100))
+
+
 def _check_labels(problem: Problem, classes: int) -> None:
-    loss, source = unwrapped(problem.loss), problem.source
-    ignored = loss.ignore_index if isinstance(loss, nn.CrossEntropyLoss | nn.NLLLoss) else -100
+    source, ignored = problem.source, _ignored(problem.loss)
     targets = {"valid": problem.valid[1]}
     if isinstance(source, TensorSource):
         targets["train"] = source.y
     for name, y in targets.items():
-        if not y.is_floating_point():
+        if isinstance(y, Tensor) and not y.is_floating_point():
             check_labels(name, y, classes, ignored)
 
 
@@ -102,5 +144,5 @@ def not_finite(problem: Problem) -> str:
     return " and ".join(name for name, pairs in batches.items() if not all(map(_finite, pairs)))
 
 
-def _finite(pair: Sequence[Tensor]) -> bool:
-    return all(bool(part.isfinite().all()) for part in pair)
+def _finite(pair: Pair) -> bool:
+    return all(bool(part.isfinite().all()) for part in trees.tensors(pair))

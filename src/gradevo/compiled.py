@@ -62,7 +62,9 @@ class Compiled:
         from gradevo.engines.simd.rules import knows
 
         source = problem.source
-        if not isinstance(source, TensorSource) or source.x.dtype != torch.float32:
+        if not isinstance(source, TensorSource) or not torch.is_tensor(source.x):
+            return False
+        if source.x.dtype != torch.float32:
             return False
         try:
             few = source.batch_size < 2 and any(k.active for k in _simd(problem).chain().links)

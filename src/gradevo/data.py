@@ -1,7 +1,8 @@
 """What the user hands to `fit` as data, checked and turned into sources and validation rows."""
 
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -18,11 +19,23 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from gradevo.batches import LoaderSource, Source, TensorSource, pair_of, reseed, rows_of
+from gradevo import trees
+from gradevo.batches import (
+    LoaderSource,
+    Pair,
+    Source,
+    TensorSource,
+    checked_pair,
+    pair_of,
+    parted,
+    reseed,
+    rows_of,
+)
 from gradevo.randomness import generator_from, isolated
+from gradevo.trees import Tree
 
-Pair = tuple[Tensor, Tensor]
-DataLike = Pair | Dataset[Any] | DataLoader[Any]
+DataLike = Pair | Mapping[str, Any] | Dataset[Any] | DataLoader[Any]
+Data = Pair | Dataset[Any] | DataLoader[Any]  # once it is checked
 HOLDOUT = 0.2  # share of `train` held out when no `valid` is given
 KEPT = (  # what a loader over held-out rows takes over from the user's
     "batch_size", "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn",
@@ -36,7 +49,7 @@ class Split:
 
     Attributes:
         source: training batches.
-        valid: all validation rows, `(x, y)`.
+        valid: all validation rows, `(x, y)`, tensors or trees of them.
     """
 
     source: Source
@@ -53,13 +66,13 @@ def prepare(
             a loader that cannot be split.
         TypeError: neither tensors nor a Dataset nor a DataLoader, or data without a length.
     """
-    train = _checked("train", train)
+    rows = _checked("train", train)
     if valid is None:
-        train, valid = _hold_out(train, seed)
+        rows, held = _hold_out(rows, seed)
     else:
-        valid = _checked("valid", valid)
-    x, y = _materialise("valid", valid, seed)
-    return Split(_source(train, batch_size, device), (x.to(device), y.to(device)))
+        held = _checked("valid", valid)
+    x, y = _materialise("train" if valid is None else "valid", held, seed)
+    return Split(_source(rows, batch_size, device), (trees.to(x, device), trees.to(y, device)))
 
 
 def check_labels(name: str, y: Tensor, classes: int, ignored: int) -> None:
@@ -77,33 +90,39 @@ def check_labels(name: str, y: Tensor, classes: int, ignored: int) -> None:
             )
 
 
-def _checked(name: str, data: Any) -> DataLike:
-    """What was given; two tensors where it is as much as two tensors."""
+def _checked(name: str, data: Any) -> Data:
+    """What was given; a pair of tensors or trees where it is as much as that."""
     if isinstance(data, TensorDataset):
         data = data.tensors
+    if isinstance(data, Mapping):
+        data = parted(name, data)
     if isinstance(data, tuple | list) and len(data) == 2:
-        x, y = (_tensor(name, part) for part in data)
-        if _rows(name, x) != _rows(name, y):
-            raise ValueError(f"{name}: x and y must have one length, got {len(x)} and {len(y)}")
-        data = x, y
+        x, y = (trees.plain(part, partial(_tensor, name)) for part in data)
+        data = checked_pair(name, x, y)
     elif not isinstance(data, Dataset | DataLoader):
         raise TypeError(
-            f"{name}: must be a pair of tensors (x, y), a Dataset or a DataLoader, "
-            f"got {type(data).__name__}"
+            f"{name}: must be a pair of tensors (x, y), or of mappings and tuples of them, a "
+            f"mapping with 'labels', a Dataset or a DataLoader, got {type(data).__name__}"
         )
-    rows = data.dataset if isinstance(data, DataLoader) else data
-    if _rows(name, rows[0] if isinstance(rows, tuple) else rows) == 0:
+    if isinstance(data, tuple):
+        rows = trees.length(data[0])
+    else:
+        rows = _rows(name, data.dataset if isinstance(data, DataLoader) else data)
+    if rows == 0:
         raise ValueError(f"{name}: must hold at least one row, got none")
     return data
 
 
 def _tensor(name: str, part: Any) -> Tensor:
     try:
-        return torch.as_tensor(part).detach()
+        found = torch.as_tensor(part).detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"{name}: x and y must be tensors or arrays of numbers, got {type(part).__name__}"
         ) from error
+    if found.dim() == 0:
+        _rows(name, found)
+    return found
 
 
 def _rows(name: str, data: Any) -> int:
@@ -118,12 +137,12 @@ def _rows(name: str, data: Any) -> int:
 # --- held-out rows -------------------------------------------------------------------------
 
 
-def _hold_out(train: DataLike, seed: int) -> tuple[DataLike, DataLike]:
+def _hold_out(train: Data, seed: int) -> tuple[Data, Data]:
     """Split off validation rows: stratified where the class labels are at hand."""
     if isinstance(train, tuple):
         x, y = train
-        kept, held = _split(len(x), y, seed)
-        return (x[kept], y[kept]), (x[held], y[held])
+        kept, held = _split(trees.length(x), y, seed)
+        return trees.take((x, y), kept), trees.take((x, y), held)
     dataset = train.dataset if isinstance(train, DataLoader) else train
     rows = len(cast(Sized, dataset))
     kept, held = (Subset(dataset, i.tolist()) for i in _split(rows, _labels(dataset), seed))
@@ -133,7 +152,7 @@ def _hold_out(train: DataLike, seed: int) -> tuple[DataLike, DataLike]:
     return kept, held
 
 
-def _split(rows: int, y: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
+def _split(rows: int, y: Tree | None, seed: int) -> tuple[Tensor, Tensor]:
     if rows < 2:
         raise ValueError(f"train: must hold at least 2 rows to hold some out, got {rows}")
     kept, held = train_test_split(
@@ -142,9 +161,9 @@ def _split(rows: int, y: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(held))
 
 
-def _strata(y: Tensor | None) -> np.ndarray | None:
+def _strata(y: Tree | None) -> np.ndarray | None:
     """Class labels, where every class can be on both sides of the split."""
-    if y is None or y.dim() != 1 or y.is_floating_point():
+    if not isinstance(y, Tensor) or y.dim() != 1 or y.is_floating_point():
         return None
     counts = torch.unique(y, return_counts=True)[1]
     enough = int(counts.min()) >= 2 and HOLDOUT * len(y) >= len(counts)
@@ -187,16 +206,16 @@ def _like(loader: DataLoader[Any], rows: Dataset[Any], **order: bool) -> DataLoa
 # --- sources and validation rows -----------------------------------------------------------
 
 
-def _source(train: DataLike, batch_size: int, device: torch.device) -> Source:
+def _source(train: Data, batch_size: int, device: torch.device) -> Source:
     if isinstance(train, DataLoader):
         return _loader_source(train)
-    rows = len(train[0]) if isinstance(train, tuple) else len(cast(Sized, train))
+    rows = trees.length(train[0]) if isinstance(train, tuple) else len(cast(Sized, train))
     if batch_size > rows:
         raise ValueError(
             f"batch_size: must be at most the number of training rows ({rows}), got {batch_size}"
         )
     if isinstance(train, tuple):
-        return TensorSource(train[0].to(device), train[1].to(device), batch_size)
+        return TensorSource(trees.to(train[0], device), trees.to(train[1], device), batch_size)
     return LoaderSource(DataLoader(train, batch_size=batch_size, shuffle=True))
 
 
@@ -212,8 +231,8 @@ def _loader_source(loader: DataLoader[Any]) -> Source:
     return LoaderSource(loader)
 
 
-def _materialise(name: str, data: DataLike, seed: int) -> Pair:
-    """All rows of a validation set as two tensors."""
+def _materialise(name: str, data: Data, seed: int) -> Pair:
+    """All rows of a validation set as two tensors, or trees of them."""
     if isinstance(data, tuple):
         return data
     loader = data if isinstance(data, DataLoader) else DataLoader(data, batch_size=256)
@@ -222,4 +241,10 @@ def _materialise(name: str, data: DataLike, seed: int) -> Pair:
         batches = [pair_of(name, batch) for batch in loader]
     if not batches:
         raise ValueError(f"{name}: a pass through the loader must give a batch, got none")
-    return torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    try:
+        return trees.cat([x for x, _ in batches]), trees.cat([y for _, y in batches])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name}: all batches must have rows of one shape, got two ({error}); pad all rows to "
+            "one length"
+        ) from error

@@ -1,7 +1,7 @@
 """What goes wrong, by name.
 
-Bad input is a `ValueError` that names the argument, the rule and the value; these three say
-what else can happen during a run.
+Bad input is a `ValueError` that names the argument, the rule and the value; these say
+what else can happen.
 """
 
 
@@ -15,3 +15,7 @@ class DivergedError(RuntimeError):
 
 class EngineError(RuntimeError):
     """The engine that was asked for cannot compute this module; the message says why."""
+
+
+class ExportError(RuntimeError):
+    """A network cannot be written in a format, or what was written computes something else."""

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from gradevo import trees
 from gradevo.engines.batched.losses import of_members
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import evaluating
+from gradevo.trees import Tree
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
@@ -18,14 +19,14 @@ CHUNK = 512  # rows a forward pass; keeps activations of all members in reach of
 
 
 @torch.no_grad()
-def evaluate(population: "Population", loss: "Loss", x: Tensor, y: Tensor) -> Tensor:
+def evaluate(population: "Population", loss: "Loss", x: Tree, y: Tree) -> Tensor:
     """Loss of every member on the same rows, in eval mode, `(g,)`; see `evaluations`."""
     return evaluations(population, [loss], x, y)[0]
 
 
 @torch.no_grad()
 def evaluations(
-    population: "Population", losses: Sequence["Loss"], x: Tensor, y: Tensor
+    population: "Population", losses: Sequence["Loss"], x: Tree, y: Tree
 ) -> list[Tensor]:
     """Several losses of every member on the same rows, from one pass in eval mode.
 
@@ -36,13 +37,14 @@ def evaluations(
     Args:
         population: the members.
         losses: `loss(output, target)` returns a scalar.
-        x: `(n, ...)`. y: `(n, ...)`.
+        x: `(n, ...)`. y: `(n, ...)`. Tensors or trees of them.
 
     Returns:
         For every loss `(g,)`, float64 on the CPU; NaN stays NaN.
     """
     with evaluating(population), isolated(generator_from(0), population.device):
-        parts = [population(chunk) for chunk in x.split(CHUNK)]
-        outputs = pytree.tree_map(lambda *chunks: torch.cat(chunks, dim=1), *parts)  # (g, n, ...)
+        chunks = trees.chunks(x, CHUNK)
+        parts = [population(chunk) for chunk in chunks]
+        outputs = trees.cat_outputs(parts, [trees.length(chunk) for chunk in chunks])  # (g, n, ...)
         found = [of_members(loss, outputs, y, len(population), False) for loss in losses]
     return [values.cpu().double() for values in found]

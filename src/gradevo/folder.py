@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
-from gradevo import checkpoint, validation
+from gradevo import checkpoint, trees, validation
 from gradevo.algorithms.base import Algorithm, Info
 from gradevo.errors import CheckpointError
 from gradevo.population import Population
@@ -20,6 +21,7 @@ from gradevo.problem import Problem
 FILE = "checkpoint.safetensors"
 LOG = "log.jsonl"
 EXTENDABLE = {"generations", "theta"}  # a run may be made longer, unless it plans ahead
+FEW = 10_000  # numbers of a loss's own that are compared
 PAUSE = 10  # saves at the ends of short generations leave this many times their duration between
 
 
@@ -117,7 +119,9 @@ class RunFolder:
         return f"Nothing was saved in {self.path.parent} yet"
 
 
-def identity_of(algorithm: Algorithm, problem: Problem, seed: int) -> dict[str, Any]:
+def identity_of(
+    algorithm: Algorithm, problem: Problem, seed: int, start: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """What two runs must share for one to go on from the other's checkpoint."""
     free = set() if getattr(algorithm, "planned", False) else EXTENDABLE
     config = {
@@ -131,12 +135,26 @@ def identity_of(algorithm: Algorithm, problem: Problem, seed: int) -> dict[str, 
         **config,
         "architecture": [[n, list(t.shape[1:]), str(t.dtype)] for n, t in tensors.items()],
         "loss": _plain(problem.loss),
+        **_settings_of(problem.loss),
         "training data": type(source).__name__,
         "training rows": source.rows,
         "rows a batch": source.batch_size,
-        "validation rows": len(problem.valid[0]),
+        "validation rows": trees.length(problem.valid[0]),
         "seed": seed,
+        **({} if start is None else {"start": start}),
     }
+
+
+def _settings_of(loss: Any) -> dict[str, Any]:
+    """What a loss of torch.nn is set to, which its name does not say: weights of classes, ..."""
+    while not isinstance(loss, nn.Module) and hasattr(loss, "loss"):
+        loss = loss.loss
+    if not isinstance(loss, nn.Module):
+        return {}
+    names = (name for part in loss.modules() for name in getattr(part, "__constants__", ()))
+    found = {name: _plain(getattr(loss, name, None)) for name in names}
+    found |= {name: t.tolist() for name, t in loss.state_dict().items() if t.numel() <= FEW}
+    return {"loss's settings": found} if found else {}
 
 
 def _plain(value: Any) -> Any:

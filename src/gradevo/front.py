@@ -8,9 +8,10 @@ from typing import Any, Self
 from torch import nn
 
 from gradevo import showing
-from gradevo.frontfile import FrontFile, keys_of
+from gradevo.frontfile import FrontFile
 from gradevo.population import Build, Population
 from gradevo.result import restored
+from gradevo.structure import keys_of
 from gradevo.tradeoff import Tradeoff
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from gradevo import checkpoint
 from gradevo.errors import CheckpointError
@@ -69,17 +69,3 @@ class FrontFile:
         tensors = {key: tensor.contiguous() for key, tensor in self.state_dict(i).items()}
         with checkpoint.replacing(path) as new:
             save_file(tensors, new, metadata={"format": "pt"})
-
-
-def keys_of(module: nn.Module) -> dict[str, str]:
-    """For every tensor of a module's state dict, the name that it has in `tensors_of`.
-
-    Example:
-        >>> tied = nn.ModuleList([nn.Linear(2, 2, bias=False)] * 2)
-        >>> keys_of(tied)
-        {'0.weight': '0.weight', '1.weight': '0.weight'}
-    """
-    named = [*module.named_parameters(), *module.named_buffers()]
-    first = {id(tensor): name for name, tensor in named}
-    state = module.state_dict(keep_vars=True)
-    return {key: first[id(tensor)] for key, tensor in state.items() if id(tensor) in first}

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gradevo.trees import prediction
+
 
 @dataclass(frozen=True)
 class Named:
@@ -54,6 +56,29 @@ class OneHot(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.criterion.__name__}, reduction={self.reduction}"
+
+
+@dataclass(frozen=True)
+class OnLogits:
+    """A loss of a network's prediction, for networks that return more than it.
+
+    The prediction is a mapping's `logits`, as models of Hugging Face have them, else the first
+    tensor. Unlike a function of your own it lets `fit` see the loss inside: class labels are
+    checked, and an ensemble averages probabilities.
+
+    Args:
+        loss: `loss(logits, target)`.
+
+    Example:
+        >>> loss = OnLogits(nn.CrossEntropyLoss())
+        >>> loss({"logits": torch.zeros(1, 2), "state": torch.ones(1, 9)}, torch.tensor([1]))
+        tensor(0.6931)
+    """
+
+    loss: Callable[[Any, Any], Tensor]
+
+    def __call__(self, output: Any, target: Any) -> Tensor:
+        return self.loss(prediction(output), target)
 
 
 def zero_one(output: Tensor, label: Tensor) -> Tensor:
@@ -101,7 +126,7 @@ def with_sigmoid(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
 
     def built() -> nn.Module:
         network = build()
-        layers = network.children() if isinstance(network, nn.Sequential) else [network]
+        layers = network if type(network) is nn.Sequential else [network]  # no subclass of it
         return nn.Sequential(*layers, nn.Sigmoid())
 
     return built

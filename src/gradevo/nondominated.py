@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gradevo import objectives as measures
+from gradevo import trees
 from gradevo.distributed.outcome import SharedFront
 from gradevo.errors import DivergedError
 from gradevo.fitness import evaluations
@@ -47,7 +48,7 @@ def front_of(
         )
     population.load(tensors)
     points, steps = points.take(chosen), history[-1]["member_steps"] if history else 0
-    engine = population.engine if population.engine != "auto" else problem.alone.population.engine
+    engine = problem.choice.name
     if team.size == 1:
         return Front(population.select(chosen).eval(), points, history, steps, engine)
     given = population.eval(), points, history, steps, engine
@@ -88,7 +89,7 @@ def _others(objectives: Sequence[Objective], found: Tensor) -> dict[str, Tensor]
     return others
 
 
-def share_right(output: Any, target: Tensor) -> Tensor:
+def share_right(output: Any, target: Any) -> Tensor:
     """Share of labels whose output is the largest; NaN where targets are no class labels.
 
     Labels are whole numbers from 0 to C-1, classes are on axis 1; others, as ignored ones are,
@@ -98,8 +99,10 @@ def share_right(output: Any, target: Tensor) -> Tensor:
         >>> share_right(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
         tensor(0.5000, dtype=torch.float64)
     """
-    one_each = isinstance(output, Tensor) and output.dim() > 1 and output.shape[1] > 1
-    if target.is_floating_point() or not one_each or output[:, 0].shape != target.shape:
+    output = trees.prediction(output)
+    one_each = output.dim() > 1 and output.shape[1] > 1
+    labels = isinstance(target, Tensor) and not target.is_floating_point()
+    if not labels or not one_each or output[:, 0].shape != target.shape:
         return torch.tensor(torch.nan, dtype=torch.float64)
     known = (target >= 0) & (target < output.shape[1])
     return (output.argmax(dim=1) == target)[known].double().mean()

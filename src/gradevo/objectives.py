@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from gradevo import trees
 from gradevo.fitness import evaluate
 from gradevo.operators import masks as masking
 from gradevo.operators.masks import Masks
@@ -28,8 +29,7 @@ def density(problem: Problem, tensors: Tensors, masks: Masks, rows: Tensor | Non
 def error(problem: Problem, tensors: Tensors, masks: Masks, rows: Tensor | None) -> Tensor:
     """Share of validation rows whose largest output is not the label's."""
     problem.population.load(tensors)
-    x, y = problem.valid if rows is None else (problem.valid[0][rows], problem.valid[1][rows])
-    return evaluate(problem.population, wrong, x, y)
+    return evaluate(problem.population, wrong, *problem.rows(rows))
 
 
 def flops(problem: Problem, tensors: Tensors, masks: Masks, rows: Tensor | None) -> Tensor:
@@ -110,7 +110,7 @@ def _called(problem: Problem, objective: Callable[[nn.Module], Any], tensors: Te
 
 def wrong(output: Any, target: Tensor) -> Tensor:
     """Share of rows whose largest output is not the label's."""
-    return (output.argmax(dim=1) != target).double().mean()
+    return (trees.prediction(output).argmax(dim=1) != target).double().mean()
 
 
 def places(problem: Problem) -> dict[str, float]:
@@ -122,7 +122,8 @@ def places(problem: Problem) -> dict[str, float]:
     member, device = problem.population.member(0), problem.population.device
     products = _Products(dict(member.named_parameters()))
     with evaluating(member), isolated(generator_from(0), device), products, torch.enable_grad():
-        member(problem.valid[0][:1])  # with gradients, as attention's fast path shows no products
+        # with gradients, as attention's fast path shows no products
+        trees.call(member, problem.rows(slice(1))[0])
     return {name: products.uses.get(name, 1.0) for name, _ in member.named_parameters()}
 
 

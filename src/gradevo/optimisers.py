@@ -103,7 +103,13 @@ class MemberOptimiser:
             pairs = zip(_rows(population), numbers, strict=True)
             self.optimisers = [_instances(optimizer, p, options_of(own, fixed)) for p, own in pairs]
         self.groups = [group for opt in self.all() for group in opt.param_groups if "lr" in group]
-        self.rates = [group["lr"] for group in self.groups]
+        for group in self.groups:
+            group["initial_lr"] = group["lr"]  # as torch's schedulers call it
+
+    @property
+    def rates(self) -> list[float]:
+        """Start values of the learning rates, one a parameter group."""
+        return [group["initial_lr"] for group in self.groups]
 
     def all(self) -> list[Optimizer]:
         """The torch optimisers that it is made of."""
@@ -111,8 +117,8 @@ class MemberOptimiser:
 
     def scale_rate(self, factor: float) -> None:
         """Every learning rate becomes its start value times `factor`."""
-        for group, rate in zip(self.groups, self.rates, strict=True):
-            group["lr"] = rate * factor
+        for group in self.groups:
+            group["lr"] = group["initial_lr"] * factor
 
     def step(self) -> None:
         """One step of every member, from the gradients in the buffer."""

@@ -1,8 +1,8 @@
 """Fine-tuning of one sparse network on one batch."""
 
 import torch
-from torch import Tensor
 
+from gradevo.batches import Pair
 from gradevo.learning import clone
 from gradevo.operators.masks import Masks
 from gradevo.problem import Problem
@@ -13,7 +13,7 @@ def polish(
     problem: Problem,
     tensors: Tensors,
     masks: Masks,
-    batch: tuple[Tensor, Tensor],
+    batch: Pair,
     steps: int,
     rate: float,
 ) -> Tensors:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Generator, Tensor, nn
 
-from gradevo import engines
+from gradevo import engines, trees
 from gradevo.randomness import generator_from, isolated
 from gradevo.share import Share, mixed
 from gradevo.structure import (
@@ -293,16 +293,19 @@ class Population(nn.Module):
 
     @property
     def engine(self) -> str:
-        """The engine in use: the one asked for, or what "auto" chose ("auto" until it has)."""
+        """The engine in use, which is the one asked for, or what "auto" chose once it has."""
         return self.choice.name
 
     def forward(self, x: Any, *, per_member: bool = False) -> Any:
         """Outputs of all members, `(g, B, ...)`.
 
         Args:
-            x: one batch `(B, ...)` that all members see, or one a member, `(g, B, ...)`.
+            x: one batch `(B, ...)` that all members see, or one a member, `(g, B, ...)`: a
+                tensor; a mapping of tensors, which members get by name; or a tuple or list of
+                them, which they get by position.
             per_member: whether `x` has the leading member axis.
         """
+        x = trees.opened(x)
         with self.computing():
             return self.choice.compute(self, "forward", x, per_member)
 
@@ -311,14 +314,15 @@ class Population(nn.Module):
 
         Args:
             loss: `loss(output, target)` returns a scalar for one member's batch.
-            x: inputs, `(B, ...)` shared, or `(g, B, ...)`.
-            y: targets, with a member axis exactly if `x` has one.
+            x: inputs, `(B, ...)` shared, or `(g, B, ...)`, as for `forward`.
+            y: targets, a tensor or a tree of tensors, with a member axis exactly if `x` has one.
             per_member: whether `x` and `y` have the leading member axis.
 
         Raises:
             ValueError: the loss is not a scalar.
             EngineError: the engine that was asked for cannot compute the module.
         """
+        x = trees.opened(x)
         with self.computing():
             self.choice.settle(self, loss, x, y, per_member)
             return self.choice.compute(self, "losses", loss, x, y, per_member)
@@ -330,6 +334,7 @@ class Population(nn.Module):
         `(g,)`, detached. `gradient()` must have been called once before.
         """
         self.gradients()
+        x = trees.opened(x)
         with self.computing():
             self.choice.settle(self, loss, x, y, per_member)
             return self.choice.compute(self, "accumulate", loss, x, y, per_member)

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gradevo.batches import Source
+from gradevo import trees
+from gradevo.batches import Pair, Source
 from gradevo.distributed.placing import rows_at
 from gradevo.distributed.team import ALONE, Team
+from gradevo.engines import Choice
 from gradevo.engines.choose import Practice
 from gradevo.fitness import evaluate
 from gradevo.operators.alignment import Symmetry, Unaligned
@@ -31,7 +33,7 @@ class Problem:
         population: a workplace: its tensors are overwritten by whatever is computed next.
         loss: `loss(output, target)` returns a scalar for one member's batch.
         source: training batches.
-        valid: validation rows `(x, y)` that all members share.
+        valid: validation rows `(x, y)` that all members share; tensors or trees of them.
         slice_seconds: how long a step of an algorithm may last before it returns.
         team: the processes that share the members; `population` has this one's.
         council: those that choose an engine together; None: the team.
@@ -42,7 +44,7 @@ class Problem:
     population: Population
     loss: Loss
     source: Source
-    valid: tuple[Tensor, Tensor]
+    valid: Pair
     slice_seconds: float = 0.5
     team: Team = ALONE
     council: Team | None = None
@@ -52,7 +54,7 @@ class Problem:
 
     def __post_init__(self) -> None:
         try:
-            self.symmetry = find_symmetry(self.population.member(0), self.valid[0][:2])
+            self.symmetry = find_symmetry(self.population.member(0), self.rows(slice(2))[0])
         except Unaligned as reason:
             self.unaligned = str(reason)
             log.info("alignment: not applied, %s", reason)
@@ -60,8 +62,12 @@ class Problem:
     def evaluate(self, tensors: Tensors, rows: Tensor | None = None) -> Tensor:
         """Validation loss of every member, `(g,)`, on all rows or on those given."""
         self.population.load(tensors)
-        x, y = self.valid if rows is None else (self.valid[0][rows], self.valid[1][rows])
-        return evaluate(self.population, self.loss, x, y)
+        return evaluate(self.population, self.loss, *self.rows(rows))
+
+    def rows(self, rows: Tensor | slice | None) -> Pair:
+        """Validation rows `(x, y)`: all, or those given."""
+        x, y = self.valid
+        return self.valid if rows is None else (trees.take(x, rows), trees.take(y, rows))
 
     def settle(self, x: Any, y: Any, per_member: bool, practice: Practice | None = None) -> None:
         """Choose an engine on a batch; of several processes the first does it for all.
@@ -107,13 +113,20 @@ class Problem:
         return self._part
 
     @property
+    def choice(self) -> Choice:
+        """The engine in use where members learn: all together, or one after another."""
+        together = self.workplace.choice
+        alone = self.__dict__.get("alone")  # made, if anybody learnt there
+        return together if together.settled or alone is None else alone.population.choice
+
+    @property
     def workplace(self) -> Population:
         """Where members learn: the population, or that of the part."""
         return self.population if self._part is None else self._part.population
 
     def validation_rows(self, count: int | None, generator: torch.Generator) -> Tensor | None:
         """A new shared validation batch: `count` rows drawn without replacement; None: all."""
-        total = len(self.valid[0])
+        total = trees.length(self.valid[0])
         if count is None or count >= total:
             return None
-        return torch.randperm(total, generator=generator)[:count].to(self.valid[0].device)
+        return torch.randperm(total, generator=generator)[:count].to(self.population.device)

@@ -21,9 +21,11 @@ from gradevo.distributed.team import TIMEOUT
 from gradevo.engines import Choice
 from gradevo.folder import Checkpoint
 from gradevo.front import Front
+from gradevo.loggers import Log, named
 from gradevo.population import PRECISIONS, Build, Loss
 from gradevo.result import Result
 from gradevo.run import fit as fit_here
+from gradevo.start import Source, Start
 from gradevo.validation import one_of
 
 
@@ -44,6 +46,8 @@ def fit(
     engine: str = "auto",
     precision: str = "full",
     callbacks: Sequence[Callback] = (),
+    log: Log = None,
+    start: Start | Source | Sequence[Source] | None = None,
     timeout: timedelta = TIMEOUT,
 ) -> Result | Front:
     """Train a population of networks on a Ray cluster and return what came of it.
@@ -64,13 +68,15 @@ def fit(
             puts the module.
         callbacks: functions of a generation's info, called on every worker, not here; one that
             returns True ends the run.
+        log: as for `gradevo.fit`; on the first worker.
+        start: as for `gradevo.fit`; paths as the workers see them, best absolute.
         timeout: how long a worker waits for the others at each exchange.
 
     Returns:
         The result with all members; for `GEMONN` a `Front`.
 
     Raises:
-        ImportError: Ray is not installed.
+        ImportError: Ray is not installed, or what `log` needs.
         TypeError, ValueError: wrong settings, before any worker starts.
         RuntimeError: workers failed more often than `failures` allow; Ray's error is the cause. A
             mistake that only workers find, in the data for example, is tried as often.
@@ -95,7 +101,7 @@ def fit(
     data = ray.put((train, valid))
     given: dict[str, Any] = {
         "seed": seed, "engine": engine, "precision": precision, "callbacks": callbacks,
-        "checkpoint": Checkpoint(folder, settings.seconds),
+        "checkpoint": Checkpoint(folder, settings.seconds), "start": start, "log": named(log),
     }  # fmt: skip
 
     def work() -> None:

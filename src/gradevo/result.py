@@ -1,20 +1,21 @@
 """What a run hands over: the best network, the ensemble, the soup, all members, the history."""
 
+import inspect
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from gradevo import checkpoint
+from gradevo import checkpoint, trees
 from gradevo.engines import known
 from gradevo.errors import CheckpointError
 from gradevo.population import Build, Population
-from gradevo.structure import Tensors, with_tensors
+from gradevo.structure import Tensors, keys_of, with_tensors
 
 FILE = "result.safetensors"
 
@@ -26,6 +27,10 @@ class Ensemble(nn.Module):
         members: the networks' population.
         probabilities: average softmax probabilities and return their logarithm, which
             cross-entropy and argmax take as logits; otherwise outputs are averaged as they are.
+
+    It is called as a member is. Of outputs that are mappings or tuples every floating tensor is
+    averaged, probabilities are those of the prediction (a mapping's `logits`, else the first
+    tensor), and whole numbers are the best member's.
     """
 
     def __init__(self, members: Population, *, probabilities: bool) -> None:
@@ -33,8 +38,22 @@ class Ensemble(nn.Module):
         self.members = members
         self.probabilities = probabilities
 
-    def forward(self, x: Any) -> Any:
-        return pytree.tree_map(self._average, self.members(x))
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        outputs = self.members(self._batch(inputs, named))
+        predicted = trees.prediction(outputs)
+        return trees.each(lambda t: self._average(t) if t is predicted else _mean(t), outputs)
+
+    def _batch(self, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What the call was given, as populations take it."""
+        one = inputs[0] if len(inputs) == 1 else None
+        if isinstance(one, Tensor) and not named:
+            return one
+        if inputs and named:
+            own = inspect.signature(self.members.stacked.forward)
+            return dict(own.bind(*inputs, **named).arguments)
+        if isinstance(one, Mapping):  # a batch, or the only input
+            return one if _takes(self.members.stacked, one) else inputs
+        return inputs or named
 
     def _average(self, outputs: Tensor) -> Tensor:
         """`(g, B, ...)` to `(B, ...)`; classes are on axis 1 of a member's output."""
@@ -42,6 +61,20 @@ class Ensemble(nn.Module):
             return outputs.mean(dim=0)
         logs = torch.log_softmax(outputs, dim=2)
         return torch.logsumexp(logs, dim=0) - math.log(len(outputs))
+
+
+def _takes(module: nn.Module, named: Mapping[str, Any]) -> bool:
+    """Whether a module's forward has inputs of these names."""
+    try:
+        inspect.signature(module.forward).bind(**named)
+    except TypeError:
+        return False
+    return True
+
+
+def _mean(outputs: Tensor) -> Tensor:
+    """Of members' outputs `(g, ...)` that are no predictions; the first's whole numbers."""
+    return outputs.mean(dim=0) if outputs.is_floating_point() else outputs[0]
 
 
 @dataclass
@@ -73,13 +106,16 @@ class Result:
 
     @property
     def ensemble(self) -> nn.Module:
-        """A module that averages the survivors' predictions: g times the cost of `best`."""
+        """A module that averages the survivors' predictions, at g times the cost of `best`."""
         return Ensemble(self.members, probabilities=self.probabilities).eval()
 
     @property
     def soup(self) -> nn.Module:
-        """One module, the mean of aligned survivors' weights: never worse than `best` on
-        validation, since a survivor joins only if that does not raise the loss."""
+        """One module, the mean of aligned survivors' weights.
+
+        It is never worse than `best` on validation, since a survivor joins only if that does
+        not raise the loss.
+        """
         tensors = {name: tensor.clone() for name, tensor in self.soup_tensors.items()}
         return with_tensors(self.members.member(0), tensors).eval()
 
@@ -95,6 +131,7 @@ class Result:
         """
         value = {
             "tensors": self.members.tensors,
+            "keys": keys_of(self.members.stacked),
             "losses": self.losses,
             "history": self.history,
             "member_steps": self.member_steps,

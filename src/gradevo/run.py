@@ -1,19 +1,21 @@
 """`fit`: the generation loop, and everything around it that no algorithm should know."""
 
+import copy
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from gradevo import record
 from gradevo.algorithms.base import Algorithm, Info
 from gradevo.algorithms.gemonn import GEMONN
-from gradevo.callbacks import Callback, JsonLines, ProgressBar
+from gradevo.callbacks import Callback, JsonLines
 from gradevo.checks import check_arguments, is_cross_entropy, not_finite, try_once
 from gradevo.data import DataLike, prepare
 from gradevo.denormals import flushed
@@ -22,17 +24,23 @@ from gradevo.distributed.joining import layout, team_for
 from gradevo.distributed.outcome import in_order, shared
 from gradevo.distributed.placing import blocks, rows_at
 from gradevo.errors import DivergedError
-from gradevo.folder import Checkpoint, Saved, healthy, identity_of, placed
+from gradevo.folder import Checkpoint, Saved, healthy, identity_of, placed, saved_in
 from gradevo.front import Front
+from gradevo.loggers import Log, Logger, Run, named
+from gradevo.loggers.base import Plain
+from gradevo.loggers.logs import Logs
+from gradevo.loggers.numbers import outcome_of, settings_of
 from gradevo.nondominated import front_of
 from gradevo.operators.selection import finite_or_worst
 from gradevo.operators.survival import top
 from gradevo.population import Build, Loss, Population
 from gradevo.problem import Problem
+from gradevo.progress import display
 from gradevo.randomness import generator_from, spawn
 from gradevo.result import Result
 from gradevo.share import Share
 from gradevo.soup import greedy_soup
+from gradevo.start import Source, Start
 from gradevo.structure import Tensors
 
 
@@ -49,7 +57,10 @@ def fit(
     engine: str = "auto",
     precision: str = "full",
     callbacks: Sequence[Callback] = (),
+    start: Start | Source | Sequence[Source] | None = None,
     checkpoint: str | Path | Checkpoint | None = None,
+    log: Log = None,
+    quiet: bool = False,
 ) -> Front: ...
 @overload
 def fit(
@@ -64,7 +75,10 @@ def fit(
     engine: str = "auto",
     precision: str = "full",
     callbacks: Sequence[Callback] = (),
+    start: Start | Source | Sequence[Source] | None = None,
     checkpoint: str | Path | Checkpoint | None = None,
+    log: Log = None,
+    quiet: bool = False,
 ) -> Result: ...
 def fit(
     algorithm: Algorithm,
@@ -78,7 +92,10 @@ def fit(
     engine: str = "auto",
     precision: str = "full",
     callbacks: Sequence[Callback] = (),
+    start: Start | Source | Sequence[Source] | None = None,
     checkpoint: str | Path | Checkpoint | None = None,
+    log: Log = None,
+    quiet: bool = False,
 ) -> Result | Front:
     """Train a population of networks and return what came of it.
 
@@ -90,8 +107,12 @@ def fit(
         algorithm: a config, `GADAM(...)` for example.
         build: returns a new module at every call; called once a member.
         loss: `loss(output, target)` returns a scalar for one member's batch, a mean over
-            its rows for example; `AdaSwarm` also takes one number a row.
-        train: `(x, y)` tensors, a `Dataset`, or a `DataLoader`. Class labels are 0..C-1.
+            its rows for example; `AdaSwarm` also takes one number a row. Where modules return a
+            mapping or tuple, `OnLogits(loss)` is a loss of its `logits`, or of its first tensor.
+        train: `(x, y)` tensors, a `Dataset`, or a `DataLoader`. Class labels are 0..C-1. Where x
+            is a mapping of tensors the module gets them by name, `module(**x)`; a tuple or list
+            by position, `module(*x)`; y may be a mapping or tuple, too. A mapping alone, as
+            Hugging Face's collators give, has y as its "labels" or "label".
         valid: the same, rows on which members are compared; default: a fifth of `train` is
             held out, by class where there are class labels.
         seed: everything random follows from it; global random state is left untouched.
@@ -99,15 +120,24 @@ def fit(
         engine: "auto" or an engine's name, see `Population`; "auto" times them on the first
             step. Same seed gives same bits with the same engine.
         precision: "full", or "bfloat16" for forward passes under autocast.
-        callbacks: functions of a generation's info; one that returns True ends the run.
+        callbacks: functions of a generation's info; one that returns True ends the run;
+            the same call made again goes on after it.
+        start: trained networks to begin with instead of new ones: a module, several, files, a
+            former run, or a `Start` that says how the other members differ from them.
         checkpoint: a folder to save to and go on from, or a `Checkpoint`.
+        log: "tensorboard", "wandb", "mlflow", one of `gradevo.loggers` with its settings, or a
+            list of them. One that fails is warned of, and the run goes on. The run folder has
+            `log.jsonl` in any case.
+        quiet: no display. Else charts where errors go to a terminal, and elsewhere lines at
+            level INFO of Python's logger "gradevo.progress".
 
     Returns:
-        The result: `best`, `ensemble`, `soup`, `members`, `history`. For `GEMONN` a `Front`:
-        `knee`, `best()`, `sparsest(max_loss=)`, `members`, `table()`, `history`.
+        A `Result` with `best`, `ensemble`, `soup`, `members`, `history`. For `GEMONN` a `Front`
+        with `knee`, `best()`, `sparsest(max_loss=)`, `members`, `table()`, `history`.
 
     Raises:
         TypeError, ValueError: bad data or arguments, before any work.
+        ImportError: a package that `log` asks for is not installed.
         CheckpointError: the folder holds another run, or cannot be read or written.
         DivergedError: every member's loss is NaN or infinite.
         KeyboardInterrupt: Ctrl-C, after the state was saved to `checkpoint`.
@@ -122,6 +152,7 @@ def fit(
         torch.Size([64, 1])
     """
     check_arguments(algorithm, build, loss, callbacks)
+    loggers = named(log)
     settings = None if checkpoint is None else Checkpoint.of(checkpoint)
     root = generator_from(seed)
     team = team_for(algorithm)
@@ -132,12 +163,19 @@ def fit(
     )
     if device is not None:
         population.to(device)
+    begun = None
+    if start is not None:
+        last = isinstance(algorithm, GEMONN)  # whose last member is the densest, and learns first
+        begun = Start.of(start).into(population, generator=spawn(root), share=share, backwards=last)
     split = prepare(
         train, valid, batch_size=algorithm.batch_size, seed=seed, device=population.device
     )
     problem = Problem(population, algorithm.criterion(loss), split.source, split.valid, team=team)
     try_once(problem)
-    return _Run(algorithm, problem, spawn(root), seed, callbacks, settings).to_the_end()
+    identity = identity_of(algorithm, problem, seed, begun)
+    run = _Run(algorithm, problem, spawn(root), identity, callbacks, settings)
+    run.show(loggers, settings_of(algorithm, problem, seed), quiet=quiet)
+    return run.to_the_end()
 
 
 class _Run:
@@ -148,7 +186,7 @@ class _Run:
         algorithm: Algorithm,
         problem: Problem,
         generator: Generator,
-        seed: int,
+        identity: dict[str, Any],
         callbacks: Sequence[Callback],
         settings: Checkpoint | None,
     ) -> None:
@@ -158,10 +196,10 @@ class _Run:
         self.looked = False  # whether NaN weights were traced to the data already
         self.folder = None
         if settings is not None:
-            identity = identity_of(algorithm, problem, seed)
             homes = layout(algorithm, problem.team.size)
             self.folder = SharedFolder(settings, identity, problem.team, homes)
         saved = self.folder.load() if self.folder else None
+        self.resumed = saved is not None
         if saved is None:
             self.state = algorithm.init(problem, generator)
         else:
@@ -170,25 +208,48 @@ class _Run:
             problem.population.choice.resume(saved.engine)
         if self.folder is not None and problem.team.rank == 0:
             self.callbacks.append(JsonLines(self.folder.log, self.history))
+            self._note(run={**self.folder.identity, "generations": algorithm.generations})
+            self._note(**record.circumstances(), finished=None)
+            if saved is None:
+                self._note(started=record.now())
+
+    def show(self, loggers: Sequence[Logger], asked: Mapping[str, Plain], *, quiet: bool) -> None:
+        """Open the display and the loggers."""
+        team, generations = self.problem.team, self.algorithm.generations
+        self.display = display(generations, self.history, shown=team.rank == 0 and not quiet)
+        folder = None if self.folder is None else self.folder.path.parent
+        run = Run(asked, folder=folder, done=len(self.history), quiet=quiet)
+        self.logs = Logs(loggers, run, self.history, self.resumed, team)
+        self.callbacks.append(self.logs)
 
     def to_the_end(self) -> Result | Front:
         """Step until the algorithm has finished, saving, showing and logging."""
-        first = self.problem.team.rank == 0
-        bar = ProgressBar(self.algorithm.generations, len(self.history), shown=first)
-        with _Interrupt() as interrupt, bar, flushed():
+        try:
+            with self.logs as logs:
+                self._steps()
+                result = self._outcome()
+                logs.outcome = outcome_of(result)
+                steps, engine = result.member_steps, result.engine
+                self._note(finished={"member_steps": steps, "engine": engine})
+        except KeyboardInterrupt as stop:
+            raise KeyboardInterrupt(*(stop.args or [self._stopped()])) from None
+        return result
+
+    def _steps(self) -> None:
+        several = self.problem.team.size > 1
+        with _Interrupt(several=several) as interrupt, self.display, flushed():
             stop = False
             while not stop and not self.algorithm.finished(self.state):
                 info = self._step()
-                bar.update(self.algorithm.progress(self.problem, self.state), info)
+                self.display.update(self.algorithm.progress(self.problem, self.state), info)
                 stop = info is not None and self._end_generation(info)
                 interrupted = interrupt.seen
-                if interrupted and self.problem.team.size > 1:  # the others may not know
-                    raise KeyboardInterrupt(self._where())
+                if interrupted and several:  # the others may not know
+                    raise KeyboardInterrupt
                 last = stop or self.algorithm.finished(self.state)
                 self._save(ended=info is not None, now=interrupted or last)
                 if interrupted:
-                    raise KeyboardInterrupt(self._where())
-        return self._outcome()
+                    raise KeyboardInterrupt
 
     def _step(self) -> Info | None:
         try:
@@ -217,9 +278,12 @@ class _Run:
     def _end_generation(self, info: Info) -> bool:
         """Note a generation's numbers and call everybody; whether one of them wants to stop."""
         self.history.append(info)
+        if len(self.history) == 1:
+            choice = self.problem.choice
+            self._note(engine={"name": choice.name, "measured": choice.report})
         team, failed, wanted = self.problem.team, None, False
         try:
-            answers = [callback(dict(info)) for callback in self.callbacks]
+            answers = [callback(copy.deepcopy(info)) for callback in self.callbacks]
             wanted = any(isinstance(answer, bool | np.bool_) and answer for answer in answers)
         except Exception as error:
             failed = error
@@ -227,8 +291,21 @@ class _Run:
             raise failed or RuntimeError("callbacks: one has failed in another process")
         return team.total(int(wanted)) > 0
 
+    def _note(self, **parts: Any) -> None:
+        """Add to the record in the run folder, which one of several processes writes."""
+        if self.folder is not None and self.problem.team.rank == 0:
+            record.note(self.folder.path.parent, **parts)
+
     def _where(self) -> str:
         return self.folder.where() if self.folder else "No checkpoint was asked for"
+
+    def _stopped(self) -> str:
+        """What Ctrl-C says: where the state is, and how to go on."""
+        where = self._where()
+        if self.folder is None or not saved_in(self.folder.path.parent):
+            return where
+        again = f"checkpoint={str(self.folder.path.parent)!r}"
+        return f"{where}; the same call of fit with {again} goes on from there"
 
     def _save(self, *, ended: bool, now: bool) -> None:
         """Save when asked or when it is time.
@@ -280,8 +357,12 @@ class _Run:
 class _Interrupt:
     """Inside the block Ctrl-C is noted and acted on between steps; a second one at once.
 
-    Only where Ctrl-C would have raised: who ignores it or handles it otherwise is left alone.
+    Only where Ctrl-C would have raised: who ignores it or handles it otherwise is left alone. Of
+    several processes one may stop before the others, whose exchange with it then fails.
     """
+
+    def __init__(self, *, several: bool) -> None:
+        self.several = several
 
     def __enter__(self) -> Self:
         self.seen = False
@@ -304,5 +385,6 @@ class _Interrupt:
     ) -> None:
         if self.owner:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self.seen and kind is None:  # it came after the last step was saved
+        left = kind is not None and self.several and issubclass(kind, RuntimeError)
+        if self.seen and (kind is None or left):  # it came after the last step was saved
             raise KeyboardInterrupt

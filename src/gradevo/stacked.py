@@ -30,7 +30,7 @@ class Stack:
 
     @property
     def encoder(self) -> nn.Sequential:
-        """All encoders in a row: Linear and Sigmoid a layer, zeros in place; a copy."""
+        """All encoders in a row, Linear and Sigmoid a layer, zeros in place; a copy."""
         halves = [(layer.weight.t(), layer.code) for layer in self.layers]
         return nn.Sequential(*(part for half in halves for part in _sigmoid(*half)))
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from gradevo import trees
 from gradevo.batches import TensorSource
 from gradevo.compiled import Compiled
 from gradevo.engines.choose import Practice
@@ -107,7 +108,7 @@ class Eager:
         phase, population = self.phase, self.problem.population
         each = not self.recipe.shared_batch
         x, y = self.problem.source.draw(self.streams.data, phase.share, not each)
-        x, y = x.to(population.device), y.to(population.device)
+        x, y = trees.to(x, population.device), trees.to(y, population.device)
         progress = phase.step / self.recipe.steps
         self.optimiser.scale_rate(schedule_of(self.recipe.schedule)(progress))
         with drawing(self.streams.noise, phase.share.ids, population.device):
@@ -133,7 +134,7 @@ class Eager:
         loop, passes = population.choice.loop(population), 0
 
         for i in range(population.size):
-            batch = (x[i], y[i]) if each else (x, y)
+            batch = (trees.take(x, i), trees.take(y, i)) if each else (x, y)
 
             def closure(i: int = i, batch: tuple[Any, Any] = batch) -> Tensor:
                 nonlocal passes

@@ -8,7 +8,11 @@ from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import (  # pyright: ignore[reportMissingModuleSource]
+    is_functorch_wrapped_tensor,
+)
 from torch.nn.parameter import is_lazy
+from torch.utils import _pytree as pytree
 
 Tensors = dict[str, Tensor]
 
@@ -53,6 +57,20 @@ def tensors_of(module: nn.Module) -> Tensors:
     return {name: tensor.detach() for name, tensor in named}
 
 
+def keys_of(module: nn.Module) -> dict[str, str]:
+    """For every tensor of a module's state dict, the name that it has in `tensors_of`.
+
+    Example:
+        >>> tied = nn.ModuleList([nn.Linear(2, 2, bias=False)] * 2)
+        >>> keys_of(tied)
+        {'0.weight': '0.weight', '1.weight': '0.weight'}
+    """
+    named = [*module.named_parameters(), *module.named_buffers()]
+    first = {id(tensor): name for name, tensor in named}
+    state = module.state_dict(keep_vars=True)
+    return {key: first[id(tensor)] for key, tensor in state.items() if id(tensor) in first}
+
+
 def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `module` that holds `tensors` themselves, not copies of them.
 
@@ -64,7 +82,25 @@ def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
     for name, buffer in module.named_buffers():
         memo[id(buffer)] = tensors[name]
+    memo.update(dict.fromkeys(map(id, _left_over(module))))
     return copy.deepcopy(module, memo)
+
+
+def _left_over(module: nn.Module) -> list[Tensor]:
+    """Tensors that a forward put into attributes, which cannot be copied and mean nothing later."""
+    kept = [
+        leaf
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if name not in ("_parameters", "_buffers", "_modules")
+        for leaf in pytree.tree_leaves(value)
+    ]
+    return [t for t in kept if isinstance(t, Tensor) and not (t.is_leaf and _is_plain(t))]
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Not one of torch.func's, whose transform is over."""
+    return not is_functorch_wrapped_tensor(tensor)
 
 
 def stack(modules: Sequence[nn.Module]) -> Tensors:

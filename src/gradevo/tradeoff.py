@@ -168,9 +168,7 @@ class Tradeoff:
             >>> points.pick("knee"), points.pick(max_loss=0.5), points.pick(min_sparsity=0.5)
             (0, 1, 0)
         """
-        if name is None:
-            limited = "best" if min_sparsity is not None else "knee"
-            name = "sparsest" if max_loss is not None else limited
+        name = name or implied(max_loss, min_sparsity)
         validation.one_of("pick", name, PICKS)
         for limit, value, owner in (
             ("max_loss", max_loss, "sparsest"),
@@ -181,3 +179,14 @@ class Tradeoff:
         if name == "sparsest":
             return self.sparsest(math.inf if max_loss is None else max_loss)
         return self.best(min_sparsity or 0.0) if name == "best" else self.knee
+
+
+def implied(max_loss: float | None, min_sparsity: float | None) -> str:
+    """The pick that a limit belongs to; without one the knee.
+
+    Example:
+        >>> implied(0.1, None), implied(None, 0.9), implied(None, None)
+        ('sparsest', 'best', 'knee')
+    """
+    limited = "best" if min_sparsity is not None else "knee"
+    return "sparsest" if max_loss is not None else limited

@@ -25,7 +25,7 @@ In the paper setting, what the text leaves open: min-max normalised losses in eq
 children's batch statistics and other buffers come whole from the fitter parent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
@@ -255,11 +255,7 @@ class GADAM(LearningConfig):
         Tensors are of the children that are this process's; numbers and parents of all.
         """
         generator, team = state.streams.choice, problem.team
-        _check_alive(state.losses)
-        parents = SELECTIONS[self.selection](state.losses, self.population, generator)
-        parents = selection.fitter_first(parents, state.losses)
-        alone = torch.rand(self.population, generator=generator) >= self.crossover_rate
-        parents[alone, 1] = parents[alone, 0]
+        parents = self.drawn_parents(state.losses, self.population, generator)
         homes = near_parents(parents, state.homes, team.size)
         mine = [rows_at(homes, rank) for rank in range(team.size)]
         first, second = (
@@ -268,22 +264,36 @@ class GADAM(LearningConfig):
         )
         if self.align and problem.symmetry is not None:
             second = align(problem.symmetry, first, second)
-        key = drawn_key(generator)
-        children = self._crossed(problem, state, parents, (first, second), mine[team.rank], key)
+        names, key = problem.population.structure.trainable, drawn_key(generator)
+        ids = mine[team.rank]
+        children = self.crossed(names, state.losses, parents, (first, second), ids, key)
         return children, self._inherit(state.hyper, parents[:, 0], generator), parents
 
-    def _crossed(
-        self, problem: Problem, state: "GADAMState", parents: Tensor,
+    def drawn_parents(self, losses: Tensor, pairs: int, generator: Generator) -> Tensor:
+        """Parents of so many children, `(pairs, 2)`, the fitter first; some have one alone."""
+        check_alive(losses)
+        parents = SELECTIONS[self.selection](losses, pairs, generator)
+        parents = selection.fitter_first(parents, losses)
+        alone = torch.rand(pairs, generator=generator) >= self.crossover_rate
+        parents[alone, 1] = parents[alone, 0]
+        return parents
+
+    def crossed(
+        self, names: Sequence[str], losses: Tensor, parents: Tensor,
         pair: tuple[Tensors, Tensors], ids: Tensor, key: int,
     ) -> Tensors:  # fmt: skip
-        """Children by their numbers, each with random numbers of its own."""
-        share = crossover.share_of_first(state.losses, parents)  # eq. 10
-        fitness = selection.softmax_fitness(state.losses)  # eq. 8
+        """Children by their numbers, each with random numbers of its own.
+
+        What is not among `names` is the fitter parent's. `losses` are of all members and `parents`
+        of all children; `pair` has both parents of the children `ids`, aligned.
+        """
+        share = crossover.share_of_first(losses, parents)  # eq. 10
+        fitness = selection.softmax_fitness(losses)  # eq. 8
         rate = mutation.adaptive_rate(self.mutation_rate, fitness, parents)  # eq. 12
         cross, mutate = CROSSOVERS[self.crossover], MUTATIONS[self.mutation]
         streams = [generator_from(mixed(key, i)) for i in ids.tolist()]
         children = dict(pair[0])  # buffers and frozen parameters: the fitter parent's
-        for name in problem.population.structure.trainable:
+        for name in names:
             first, second = (parent[name] for parent in pair)
             children[name] = torch.empty_like(first)
             for row, (i, stream) in enumerate(zip(ids.tolist(), streams, strict=True)):
@@ -317,7 +327,7 @@ class GADAM(LearningConfig):
             halves = (state.members, state.homes), (children, born)
             both = [team.gathered(problem.evaluate(t, rows), homes) for t, homes in halves]
             losses = torch.cat(both)
-        _check_alive(losses)
+        check_alive(losses)
         chosen = survival.top(losses.masked_fill(same.bool(), torch.inf), self.population)
         hyper = dict(state.inherited)  # what does not evolve stays the same for all
         for name in self.evolve:
@@ -428,7 +438,8 @@ def take(tensors: Tensors, indices: Tensor) -> Tensors:
     return {name: t[indices.to(t.device)] for name, t in tensors.items()}
 
 
-def _check_alive(losses: Tensor) -> None:
+def check_alive(losses: Tensor) -> None:
+    """Refuse a population that is lost."""
     if not bool(losses.isfinite().any()):
         raise DivergedError(
             "loss: must be finite for at least one member, got NaN or infinity for all "

@@ -32,6 +32,7 @@ from gradevo import objectives as measures
 from gradevo import validation
 from gradevo.algorithms import guided, ladder
 from gradevo.algorithms.base import Info, LearningConfig, plain
+from gradevo.batches import Pair
 from gradevo.checkpoint import storable
 from gradevo.distributed.placing import blocks, rows_at
 from gradevo.errors import DivergedError
@@ -286,7 +287,7 @@ class GEMONNState:
     phase: Phase | None = None
     children: Members | None = None
     tuned: int = 0
-    batch: tuple[Tensor, Tensor] | None = None
+    batch: Pair | None = None
     plan: list[int] = field(default_factory=list)
     key: int = 0
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Generator, Tensor
 
+from gradevo import trees
+from gradevo.batches import Pair
 from gradevo.distributed.placing import near_parents, rows_at
 from gradevo.learning import clone
 from gradevo.members import Members, rows, told
@@ -114,11 +116,12 @@ def _crossed(
     return gsbx(first, second, slopes, streams, index=config.index, low_side=config.low_side)
 
 
-def _batch(problem: Problem, state: "GEMONNState") -> tuple[Tensor, Tensor]:
+def _batch(problem: Problem, state: "GEMONNState") -> Pair:
     """A new batch that all members share."""
-    with preserved(problem.population.device):
+    device = problem.population.device
+    with preserved(device):
         x, y = problem.source.draw(state.streams.data, problem.population.size, shared=True)
-    return x.to(problem.population.device), y.to(problem.population.device)
+    return trees.to(x, device), trees.to(y, device)
 
 
 def _evaluated(
@@ -127,7 +130,7 @@ def _evaluated(
     state: "GEMONNState",
     tensors: Tensors,
     homes: Tensor,
-    batch: tuple[Tensor, Tensor],
+    batch: Pair,
 ) -> Members:
     """Members with their losses and gradients on a batch, and the other objectives."""
     population, device, ids = problem.population, problem.population.device, problem.share_at(homes)
@@ -162,7 +165,7 @@ def _fine_tuned(
     steps, noise = state.plan[ids[row]], generator_from(mixed(state.key, ids[row]))
     one = rows(children.tensors, torch.tensor([row])), rows(children.masks, torch.tensor([row]))
     device = problem.population.device
-    x, y = (t.to(device) for t in cast(tuple[Tensor, Tensor], state.batch))
+    x, y = (trees.to(part, device) for part in cast(Pair, state.batch))
     with preserved(device), following(noise, device):
         tuned = polish(problem.alone, *one, (x, y), steps, config.lr)
     tensors = clone(children.tensors)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gradevo import trees
 from gradevo.distributed.placing import blocks
 from gradevo.learning import clone, learn, same_for_all
 from gradevo.members import Members
@@ -135,7 +136,7 @@ def _slopes(problem: Problem, state: "GEMONNState", tensors: Tensors) -> Tensors
     with preserved(device):
         x, y = problem.source.draw(state.streams.data, 1, shared=True)
         with following(state.streams.noise, device):
-            population.accumulate(problem.loss, x.to(device), y.to(device))
+            population.accumulate(problem.loss, trees.to(x, device), trees.to(y, device))
     state.passes += 1
     return population.gradients()
 

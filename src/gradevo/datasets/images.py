@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gradevo.datasets.files import File, read_bytes
 from gradevo.datasets.names import DataError
+from gradevo.datasets.preparation import Preparation
 from gradevo.datasets.sources import Encoder, Rows
 
 _CHUNK = 1000
@@ -42,18 +43,20 @@ class Images:
         Returns:
             The function that encodes images as float32 of shape (rows, 1, height, width).
         """
-        levels = _levels(self.pixels[train])
-        return lambda rows: levels[self.pixels[rows]][:, np.newaxis]
+        mean, scale = _moments(self.pixels[train])
+        levels = ((np.arange(256) / 255 - mean) / scale).astype(np.float32)  # of each grey value
+        preparation = Preparation((0.0,), (255 * mean,), (255 * scale,))
+        return Encoder(lambda rows: levels[self.pixels[rows]][:, np.newaxis], preparation)
 
 
-def _levels(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Give the standardised value of each of the 256 grey values."""
+def _moments(pixels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Mean and deviation of a pixel in [0, 1]; 1 where all are the same."""
     chunks = range(0, len(pixels), _CHUNK)
     counts = sum(np.bincount(pixels[i : i + _CHUNK].ravel(), minlength=256) for i in chunks)
     values = np.arange(256) / 255
     mean = np.average(values, weights=counts)
     deviation = np.sqrt(np.average((values - mean) ** 2, weights=counts))
-    return ((values - mean) / (deviation or 1.0)).astype(np.float32)
+    return float(mean), float(deviation) or 1.0
 
 
 def read_npz(path: Path) -> Images:

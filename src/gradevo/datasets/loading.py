@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gradevo.datasets.finding import data_name, read_source
 from gradevo.datasets.names import DataError
-from gradevo.datasets.sources import Rows, Source, class_indices, class_names
+from gradevo.datasets.preparation import Preparation
+from gradevo.datasets.sources import Encoder, Rows, class_indices, class_names
 from gradevo.datasets.splits import split_rows
 
 _LARGEST_SEED = 2**32 - 1
@@ -27,8 +28,8 @@ class Data:
     """A classification data set, split, encoded and scaled, ready for training.
 
     Each part is a pair of float32 inputs (rows, ...) and int64 class indices (rows). Encoding and
-    scaling were learnt from the training part only. `classes` has the original label of each
-    class index, over all parts.
+    scaling were learnt from the training part only; `preparation` says what they are. `classes`
+    has the original label of each class index, over all parts.
 
     >>> load("iris")
     Data(name='iris', classes=('setosa', 'versicolor', 'virginica'))
@@ -39,10 +40,11 @@ class Data:
     valid: tuple[Tensor, Tensor] = field(repr=False)
     test: tuple[Tensor, Tensor] = field(repr=False)
     classes: tuple[str, ...]
+    preparation: Preparation | None = field(default=None, repr=False)
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """The shape of one row: (columns,) for a table, (1, height, width) for images.
+        """The shape of one row, (columns,) for a table, (1, height, width) for images.
 
         >>> load("wine").inputs
         (13,)
@@ -94,11 +96,11 @@ def load(
     y = class_indices(source.labels, classes)
     shares = {"valid_share": valid_share, "test_share": test_share}
     parts = split_rows(y, seed=int(seed), own_test=source.own_test, **shares)
-    return Data(name, *_tensors(source, y, parts), classes)
-
-
-def _tensors(source: Source, y: NDArray[np.int64], parts: tuple[Rows, Rows, Rows]) -> _Parts:
     encode = source.fit(parts[0])
+    return Data(name, *_tensors(encode, y, parts), classes, encode.preparation)
+
+
+def _tensors(encode: Encoder, y: NDArray[np.int64], parts: tuple[Rows, Rows, Rows]) -> _Parts:
     train, valid, test = (
         (torch.from_numpy(encode(rows)), torch.from_numpy(y[rows])) for rows in parts
     )

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradevo.datasets.names import DataError
+from gradevo.datasets.preparation import Preparation
 
 Rows = NDArray[np.intp]
-Encoder = Callable[[Rows], NDArray[np.float32]]
 
 _MOST_NUMBERS = 50
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """Encodes rows of a source by their numbers, as `preparation` says."""
+
+    encode: Callable[[Rows], NDArray[np.float32]]
+    preparation: Preparation
+
+    def __call__(self, rows: Rows) -> NDArray[np.float32]:
+        return self.encode(rows)
 
 
 class Source(Protocol):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.compose import ColumnTransformer
 from sklearn.impute import SimpleImputer
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from gradevo.datasets.names import DataError
+from gradevo.datasets.preparation import Preparation
 from gradevo.datasets.sources import Encoder, Rows, as_number
 
 _MOST_WORDS = 1000
@@ -46,7 +47,10 @@ class Table:
             The function that encodes rows as float32: numbers standardised, words one-hot.
         """
         encoder = _encoder(self.x.shape[1], self.words).fit(self.x[train])
-        return lambda rows: np.asarray(encoder.transform(self.x[rows]), dtype=np.float32)
+        return Encoder(
+            lambda rows: np.asarray(encoder.transform(self.x[rows]), dtype=np.float32),
+            _preparation(encoder),
+        )
 
 
 def _encoder(columns: int, words: tuple[int, ...]) -> ColumnTransformer:
@@ -61,6 +65,30 @@ def _encoder(columns: int, words: tuple[int, ...]) -> ColumnTransformer:
     return ColumnTransformer(
         [("numbers", scale, numbers), ("words", one_hot, list(words))], sparse_threshold=0
     )
+
+
+def _preparation(encoder: ColumnTransformer) -> Preparation:
+    """What a fitted encoder does; a part without columns was not fitted."""
+    parts = {name: (fitted, list(columns)) for name, fitted, columns in encoder.transformers_}
+    (scale, numbers), (one_hot, words) = parts["numbers"], parts["words"]
+    fill, mean, deviation = (np.zeros(0),) * 3
+    if numbers:
+        fill = np.nan_to_num(scale[0].statistics_)  # an empty column becomes zeros
+        mean, deviation = scale[1].mean_, scale[1].scale_
+    return Preparation(
+        tuple(fill.tolist()),
+        tuple(mean.tolist()),
+        tuple(deviation.tolist()),
+        tuple(numbers),
+        tuple(_places(one_hot, words)) if words else (),
+    )
+
+
+def _places(one_hot: Pipeline, words: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The word that stands for a missing one, and those that have a place, of each column."""
+    imputer, places = (cast(Any, step) for _, step in one_hot.steps)
+    for column, fill, values in zip(words, imputer.statistics_, places.categories_, strict=True):
+        yield {"column": column, "fill": str(fill), "values": [str(value) for value in values]}
 
 
 def table_of(

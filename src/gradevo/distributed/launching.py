@@ -26,34 +26,17 @@ def spawn(processes: int, arguments: Sequence[str], *, restarts: int) -> int:
 
     Args:
         processes: how many, with as many threads each as there are cores for.
-        arguments: of `gradevo`, without `--processes`.
+        arguments: of `gradevo`.
         restarts: how often all start again after one has died.
     """
     threads = max(1, (os.cpu_count() or 1) // processes)
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone",
-        f"--nproc-per-node={processes}", f"--max-restarts={restarts}", "-m", "gradevo", *arguments,
+        sys.executable, "-m", "gradevo.distributed", "--standalone",
+        f"--nproc-per-node={processes}", f"--max-restarts={restarts}",
+        "-m", "--", "gradevo", *arguments,
     ]  # fmt: skip
     environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     sys.stdout.flush()
     if os.name == "posix":
         os.execve(command[0], command, environment)
     return subprocess.run(command, env=environment, check=False).returncode
-
-
-def without(name: str, arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command without an option and its value.
-
-    Example:
-        >>> without("--processes", ["train", "iris", "--processes", "2", "--json"])
-        ['train', 'iris', '--json']
-        >>> without("--processes", ["train", "--processes=2"])
-        ['train']
-    """
-    kept, skip = [], False
-    for argument in arguments:
-        if skip or argument == name or argument.startswith(f"{name}="):
-            skip = argument == name
-            continue
-        kept.append(argument)
-    return kept

@@ -9,9 +9,11 @@ a graph runs on copies.
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradevo.structure import Tensors
+
+Place = tuple[dict[str, Tensor | None], str, Tensor]  # where a module keeps a buffer
 
 
 def lend(buffers: Mapping[str, Tensor]) -> Tensors:
@@ -26,3 +28,22 @@ def take_back(buffers: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Non
     for name, buffer in buffers.items():
         if given[name] is not buffer:
             buffer.copy_(given[name])
+
+
+def places_of(member: nn.Module) -> list[Place]:
+    """Where a member keeps its buffers, which are views of the population's."""
+    return [
+        (owner._buffers, name, buffer)
+        for owner in member.modules()
+        for name, buffer in owner.named_buffers(recurse=False)
+    ]
+
+
+@torch.no_grad()
+def write_back(places: list[Place]) -> None:
+    """A module may have assigned a new tensor to its buffer: the population's is what counts."""
+    for kept, name, view in places:
+        current = kept[name]
+        if current is not None and current is not view:
+            view.copy_(current)
+            kept[name] = view

@@ -31,7 +31,7 @@ class Compile:
 
     def losses(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         if isinstance(self.inner, Batched):
-            self.inner.traced()  # not under the compiler, which would follow it step by step
+            self.inner.traced(x)  # not under the compiler, which would follow it step by step
         return self._losses(loss, x, y, per_member)  # (g,)
 
     def accumulate(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:

@@ -4,20 +4,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
-from torch.utils import _pytree as pytree
 
-from gradevo.engines.buffers import lend, take_back
+from gradevo import trees
+from gradevo.engines.buffers import lend, places_of, take_back, write_back
 from gradevo.engines.check import rows_of, scalar
+from gradevo.engines.modes import Modes
 from gradevo.engines.threads import in_order
 from gradevo.randomness import own
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
-
-Place = tuple[dict[str, Tensor | None], str, Tensor]  # where a module keeps a buffer
 
 
 class Loop:
@@ -27,15 +26,13 @@ class Loop:
 
     def __init__(self, population: "Population") -> None:
         self.population = population
-        self.parts = list(population.stacked.modules())
-        self.modes = [part.training for part in self.parts]
         self.members = [population.view(i) for i in range(population.size)]
-        self.places = [_places(member) for member in self.members]
+        self.modes = Modes(population.stacked, self.members)
+        self.places = [places_of(member) for member in self.members]
         self.linked: Tensor | None = None
 
     def forward(self, x: Any, per_member: bool) -> Any:
-        rows = list(self._outputs(x, per_member))
-        return pytree.tree_map(lambda *outputs: torch.stack(outputs), *rows)
+        return trees.stack(list(self._outputs(x, per_member)))
 
     def losses(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         targets = rows_of("y", y, self.population.size, per_member)
@@ -52,7 +49,7 @@ class Loop:
         size = self.population.size
         xs, ys = rows_of("x", x, size, per_member), rows_of("y", y, size, per_member)
         self._link()
-        self._follow_modes()
+        self.modes.follow()
         return [
             lambda i=i: self.member_step(i, loss, xs[i], ys[i]).unsqueeze(0) for i in range(size)
         ]
@@ -60,27 +57,27 @@ class Loop:
     def member_step(self, i: int, loss: "Loss", x: Any, y: Any) -> Tensor:
         """Forward and backward of one member on its batch; adds to its share of the gradient."""
         self._link()
-        self._follow_modes()
+        self.modes.follow()
         own(i)
         try:
-            value = scalar(loss(self.members[i](x), y))
+            value = scalar(loss(trees.call(self.members[i], x), y))
             value.backward()
         finally:
-            _write_back(self.places[i])
+            write_back(self.places[i])
         return value.detach()
 
     # --- forward -----------------------------------------------------------------------
 
     def _outputs(self, x: Any, per_member: bool) -> Iterator[Any]:
         """The members' outputs, one after another."""
-        self._follow_modes()
+        self.modes.follow()
         batches = rows_of("x", x, self.population.size, per_member)
         return self._graphs(batches) if torch.is_grad_enabled() else self._plain(batches)
 
     def _plain(self, batches: list[Any]) -> Iterator[Any]:
         for member, places, x in zip(self.members, self.places, batches, strict=True):
-            output = member(x)
-            _write_back(places)
+            output = trees.call(member, x)
+            write_back(places)
             yield output
 
     def _graphs(self, batches: list[Any]) -> Iterator[Any]:
@@ -90,18 +87,9 @@ class Loop:
         buffers = _rows(dict(stacked.named_buffers()), size)
         for i, (member, x) in enumerate(zip(self.members, batches, strict=True)):
             given = {**parameters[i], **lend(buffers[i])}
-            output = functional_call(member, given, (x,))
+            output = functional_call(member, given, *trees.arguments(x))
             take_back(buffers[i], given)
             yield output
-
-    def _follow_modes(self) -> None:
-        """Every part of a member is in train or eval mode as in the population."""
-        modes = [part.training for part in self.parts]
-        if modes != self.modes:
-            for member in self.members:
-                for part, training in zip(member.modules(), modes, strict=True):
-                    part.training = training
-            self.modes = modes
 
     # --- the members' tensors ----------------------------------------------------------
 
@@ -119,21 +107,3 @@ def _rows(stacked: Mapping[str, Tensor], size: int) -> list[Tensors]:
     """One dict of tensors a member from one of stacked tensors."""
     columns = {name: tensor.unbind(0) for name, tensor in stacked.items()}
     return [{name: column[i] for name, column in columns.items()} for i in range(size)]
-
-
-def _places(member: nn.Module) -> list[Place]:
-    return [
-        (owner._buffers, name, buffer)
-        for owner in member.modules()
-        for name, buffer in owner.named_buffers(recurse=False)
-    ]
-
-
-@torch.no_grad()
-def _write_back(places: list[Place]) -> None:
-    """A module may have assigned a new tensor to its buffer: the population's is what counts."""
-    for kept, name, view in places:
-        current = kept[name]
-        if current is not None and current is not view:
-            view.copy_(current)
-            kept[name] = view

@@ -3,12 +3,13 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
+from gradevo import trees
 from gradevo.engines.buffers import lend, take_back
-from gradevo.engines.check import backward, scalar
+from gradevo.engines.check import Declined, backward, scalar
 from gradevo.structure import Tensors
 
 if TYPE_CHECKING:
@@ -29,7 +30,16 @@ class VMap:
         self.population = population
 
     def forward(self, x: Any, per_member: bool) -> Any:
-        return self._mapped(self._call, per_member, x)
+        together: Any = None  # made under vmap, which itself takes nothing but tensors
+
+        def run(parameters: Tensors, buffers: Tensors, x: Any) -> tuple[Any, Tensors]:
+            nonlocal together
+            output, assigned = self._call(parameters, buffers, x)
+            found, together = trees.divided(output)
+            return found, assigned
+
+        found = self._mapped(run, per_member, x)
+        return together(found)
 
     def losses(self, loss: "Loss", x: Any, y: Any, per_member: bool) -> Tensor:
         if (of_members := getattr(loss, "of_members", None)) is not None:
@@ -47,8 +57,14 @@ class VMap:
         return backward(self.losses(loss, x, y, per_member))
 
     def _mapped(self, run: Any, per_member: bool, *batch: Any) -> Any:
-        """What `run` returns for all members; buffers are brought up to date."""
+        """What `run` returns for all members; buffers are brought up to date.
+
+        Raises:
+            Declined: torch's vmap would get the gradient wrong without a word.
+        """
         stacked = self.population.stacked
+        if torch.is_grad_enabled() and any(map(_has_rules, stacked.modules())):
+            raise Declined("it has an Embedding with padding_idx or another rule for gradients")
         buffers = dict(stacked.named_buffers())
         lent = lend(buffers)
         axes = (0, 0, *[0 if per_member else None for _ in batch])
@@ -60,5 +76,11 @@ class VMap:
     def _call(self, parameters: Tensors, buffers: Tensors, x: Any) -> tuple[Any, Tensors]:
         """Output, and those buffers to which the module assigned a new tensor."""
         given = {**parameters, **buffers}
-        output = functional_call(self.population.stacked, given, (x,))
+        output = functional_call(self.population.stacked, given, *trees.arguments(x))
         return output, {n: given[n].detach() for n, b in buffers.items() if given[n] is not b}
+
+
+def _has_rules(part: nn.Module) -> bool:
+    """Whether a table of words has rules for its gradient, which are lost under vmap."""
+    table = isinstance(part, nn.Embedding)
+    return table and (part.padding_idx is not None or part.scale_grad_by_freq or part.sparse)

@@ -1,4 +1,4 @@
-"""Who forms the next generation."""
+"""Who forms the next generation, and who makes room for it."""
 
 from torch import Tensor
 
@@ -22,3 +22,24 @@ def top(losses: Tensor, survivors: int) -> Tensor:
         tensor([2, 3])
     """
     return finite_or_worst(losses).argsort(stable=True)[:survivors]
+
+
+def losing(losses: Tensor, share: float) -> Tensor:
+    """The worst members, who make room for children: never the best one.
+
+    Args:
+        losses: `(g,)`; members whose loss is NaN or infinite always make room.
+        share: of the members, in [0, 1]; above 0 at least one.
+
+    Returns:
+        `(n,)` indices, the worst last.
+
+    Example:
+        >>> import torch
+        >>> losing(torch.tensor([0.3, float("nan"), 0.1, 0.2]), 0.5)
+        tensor([0, 1])
+    """
+    members = len(losses)
+    lost = members - int(losses.isfinite().sum())
+    wanted = max(round(share * members), 1 if share > 0 else 0, lost)
+    return top(losses, members)[members - min(wanted, members - 1) :]

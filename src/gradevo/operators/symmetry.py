@@ -15,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from gradevo import trees
 from gradevo.operators.alignment import Axis, Symmetry, Unaligned, permute
+from gradevo.trees import Tree
 
 TOLERANCE = 1e-5
 """Largest change of an output, relative to the outputs' scale, that counts as none."""
@@ -54,7 +56,7 @@ _ELEMENTWISE = _ARITHMETIC | _words(
 )
 
 
-def find_symmetry(module: nn.Module, example: Tensor | None = None) -> Symmetry:
+def find_symmetry(module: nn.Module, example: Tree | None = None) -> Symmetry:
     """Return the hidden units of a module that may be permuted without changing its function.
 
     Before parents are crossed their units must be matched, and that must not change what they
@@ -64,9 +66,9 @@ def find_symmetry(module: nn.Module, example: Tensor | None = None) -> Symmetry:
     Sequential or as a forward that `torch.fx` can trace. The module is not altered.
 
     Args:
-        module: The network; its forward takes one tensor, batch axis first.
-        example: A small batch of inputs, default None. With it the symmetry is verified
-            numerically too, and `view(-1, n)` is trusted as a flatten.
+        module: The network; its forward takes tensors, batch axis first.
+        example: A small batch of inputs, a tensor or a tree, default None. With it the symmetry
+            is verified numerically too, and `view(-1, n)` is trusted as a flatten.
 
     Returns:
         The symmetry; without groups if there is no hidden layer.
@@ -96,7 +98,7 @@ def find_symmetry(module: nn.Module, example: Tensor | None = None) -> Symmetry:
     return symmetry
 
 
-def verify(module: nn.Module, symmetry: Symmetry, example: Tensor) -> None:
+def verify(module: nn.Module, symmetry: Symmetry, example: Tree) -> None:
     """Check on inputs that random permutations keep what a module computes in eval mode.
 
     A wrong symmetry would scramble parents silently. The check runs on a double-precision copy
@@ -127,7 +129,7 @@ def verify(module: nn.Module, symmetry: Symmetry, example: Tensor) -> None:
 
 
 def _outputs(
-    module: nn.Module, symmetry: Symmetry, example: Tensor, dtype: torch.dtype
+    module: nn.Module, symmetry: Symmetry, example: Tree, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Return what a shaken copy of the module computes before and after random permutations."""
     generator = torch.Generator().manual_seed(0)
@@ -136,8 +138,7 @@ def _outputs(
     state = {n: _shaken(t.detach(), generator) for n, t in named}
     orders = [torch.randperm(n, generator=generator)[None] for n in symmetry.units]  # (1, units)
     stacked = permute(symmetry, {n: t[None] for n, t in state.items()}, orders)
-    inputs = example.detach().cpu()
-    inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+    inputs = trees.each(lambda t: _as(t.detach().cpu(), dtype), example)
     permuted = {n: t[0] for n, t in stacked.items()}
     return _output(twin, state, inputs), _output(twin, permuted, inputs)
 
@@ -150,10 +151,14 @@ def _shaken(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return tensor * (0.5 + noise) + 0.1 * noise * (tensor == 0)
 
 
-def _output(twin: nn.Module, state: dict[str, Tensor], inputs: Tensor) -> Tensor:
+def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _output(twin: nn.Module, state: dict[str, Tensor], inputs: Tree) -> Tensor:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            output = torch.func.functional_call(twin, state, (inputs,))
+            output = torch.func.functional_call(twin, state, *trees.arguments(inputs))
     except Exception as error:  # whatever a user's forward may raise
         raise _because(twin, f"the example cannot be run ({_line(error)})") from error
     if not isinstance(output, Tensor):

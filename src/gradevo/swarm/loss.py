@@ -18,6 +18,7 @@ from torch import Generator, Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 from gradevo.engines.simd import missing
+from gradevo.losses import OnLogits
 from gradevo.randomness import ambient, own
 from gradevo.swarm import lanes
 from gradevo.swarm.batch import Batches, BatchLoss
@@ -28,6 +29,7 @@ from gradevo.swarm.gradient import around, visit
 from gradevo.swarm.saturation import saturates, slope
 from gradevo.swarm.scopes import Entries, Rows, Scope, checked_rows, part
 from gradevo.swarm.search import Box
+from gradevo.trees import prediction
 from gradevo.validation import at_least, one_of, pair, positive
 
 PAPER: dict[str, Any] = {
@@ -120,6 +122,7 @@ class SwarmLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        loss = loss.loss if isinstance(loss, OnLogits) else loss  # as it is given the prediction
         self.loss, self.scope, self.iterations = loss, scope, iterations
         self.particles, self.estimator, self.spread = particles, estimator, spread
         self.dynamics = dynamics or EMPSO()
@@ -176,13 +179,15 @@ class SwarmLoss(nn.Module):
         given = {"particles": self.particles, "estimator": self.estimator, "spread": self.spread}
         return DEFAULTS[scope]._replace(**{k: v for k, v in given.items() if v is not None})
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Any, target: Any) -> Tensor:
         """The loss of a batch, a scalar that carries the swarm's gradient.
 
         Args:
-            output: `(rows, ...)`.
+            output: `(rows, ...)`. Of a mapping or tuple the prediction, which is its `logits` or
+                else its first tensor: the loss gets that tensor alone.
             target: a tensor, or a tree of tensors, with as many rows.
         """
+        output = prediction(output)
         refuse_transforms(output)
         criterion = self._criterion()
         if self.scope != "batch":
@@ -198,11 +203,12 @@ class SwarmLoss(nn.Module):
             )
         return _Given.apply(output, value, gradient[0])
 
-    def of_members(self, outputs: Tensor, targets: Any) -> Tensor:
+    def of_members(self, outputs: Any, targets: Any) -> Tensor:
         """Losses of stacked members, `(g,)`, for outputs and targets `(g, rows, ...)`.
 
         The same numbers as `forward` for one member after another.
         """
+        outputs = prediction(outputs)
         criterion = self._criterion()
         with torch.no_grad():
             members = range(len(outputs))

@@ -10,7 +10,7 @@ from torch.utils import _pytree as pytree
 
 from gradevo.engines.batched import chance, losses
 from gradevo.engines.batched.bank import Bank, rows_by_owner
-from gradevo.engines.batched.graph import Run, trace
+from gradevo.engines.batched.graph import Run, named_inputs, trace
 from gradevo.engines.batched.values import of_batch
 from gradevo.engines.check import backward, rows_of
 from gradevo.engines.threads import in_order
@@ -35,7 +35,7 @@ class Batched:
         self.population = population
         self.chunk = chunk or population.size
         self.name = f"batched/{chunk}" if chunk else "batched"
-        self.runs: dict[tuple[bool, ...], Run] = {}
+        self.runs: dict[Any, Run] = {}
         self.banks: dict[Span, Bank] = {}
         self.linked: Tensor | None = None
 
@@ -54,7 +54,7 @@ class Batched:
         """Every chunk's part of `accumulate`; they do not touch each other."""
         self._check("x", x, per_member)
         self._check("y", y, per_member)
-        run, chunks = self.traced(), list(self._chunks())  # traced before threads share it
+        run, chunks = self.traced(x), list(self._chunks())  # traced before threads share it
         cpu = self.population.device.type == "cpu"
         own = cpu and chance.drops(run.nodes, self.population.stacked)
         jobs = []
@@ -80,17 +80,21 @@ class Batched:
 
     def _outputs(self, bank: Bank, x: Any, per_member: bool) -> Any:
         self._check("x", x, per_member, bank.g)
-        values = pytree.tree_map(lambda leaf: of_batch(leaf, per_member), x)
-        return self.traced()(bank, values)
+        named = named_inputs(self.population.stacked, x)
+        given = x if named is None else named
+        values = pytree.tree_map(lambda leaf: of_batch(leaf, per_member), given)
+        return self.traced(x)(bank, values)
 
-    def traced(self) -> Run:
-        """The graph in the modes that the population's parts are in."""
+    def traced(self, x: Any) -> Run:
+        """The graph for such inputs in the modes that the population's parts are in."""
         stacked = self.population.stacked
-        modes = tuple(part.training for part in stacked.modules())
-        if modes not in self.runs:
+        named = named_inputs(stacked, x)
+        inputs = None if named is None else tuple(named)
+        key = inputs, tuple(part.training for part in stacked.modules())
+        if key not in self.runs:
             member = self.population.member(0)
-            self.runs[modes] = Run(trace(member), stacked, member)
-        return self.runs[modes]
+            self.runs[key] = Run(trace(member, inputs), stacked, member)
+        return self.runs[key]
 
     def _check(self, name: str, batch: Any, per_member: bool, g: int | None = None) -> None:
         if per_member:

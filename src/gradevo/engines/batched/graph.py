@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from gradevo.engines.batched import functions
 from gradevo.engines.batched.attention import part
 from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.values import Value, is_tensor, members
+from gradevo.trees import Tree, arguments
 
 
 class Untraceable(Exception):
@@ -37,11 +38,12 @@ class _Tracer(fx.Tracer):
         return super().trace(*arguments, **named)
 
 
-def trace(member: nn.Module) -> fx.Graph:
+def trace(member: nn.Module, inputs: Collection[str] | None = None) -> fx.Graph:
     """The graph of a module's forward in the mode it is in.
 
     Args:
         member: an ordinary module of its own: tracing may leave marks on it.
+        inputs: names of the arguments that are given; None: the first.
 
     Raises:
         Untraceable: the forward looks at numbers, writes to a buffer, or has hooks.
@@ -53,7 +55,7 @@ def trace(member: nn.Module) -> fx.Graph:
     buffers, draws, state = _buffers(member), _random_state(), _plain_state(member)
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            graph = _Tracer().trace(member, _defaults(member))
+            graph = _Tracer().trace(member, _defaults(member, inputs))
     except Exception as error:  # whatever a forward does with a stand-in for a tensor
         first = str(error).strip().partition("\n")[0]
         raise Untraceable(f"{type(error).__name__}: {first}") from None
@@ -108,10 +110,20 @@ def _plain_state(module: nn.Module) -> list[dict[str, Any]]:
             for part in module.modules()]  # fmt: skip
 
 
-def _defaults(member: nn.Module) -> dict[str, Any]:
-    """All arguments but the first are what they are by default: a forward may ask for them."""
-    parameters = list(inspect.signature(member.forward).parameters.values())[1:]
-    return {p.name: p.default for p in parameters if p.default is not p.empty}
+def _defaults(member: nn.Module, inputs: Collection[str] | None) -> dict[str, Any]:
+    """Arguments that are not given are what they are by default: a forward may ask for them."""
+    parameters = list(inspect.signature(member.forward).parameters.values())
+    given = [p.name for p in parameters[:1]] if inputs is None else inputs
+    others = [p for p in parameters if p.name not in given]
+    return {p.name: p.default for p in others if p.default is not p.empty}
+
+
+def named_inputs(member: nn.Module, x: Tree) -> dict[str, Any] | None:
+    """Inputs by the names of a forward's arguments; None for a tensor, its first one."""
+    if isinstance(x, Tensor):
+        return None
+    inputs, named = arguments(x)
+    return inspect.signature(member.forward).bind(*inputs, **named).arguments
 
 
 def _buffers(module: nn.Module) -> dict[str, Any]:
@@ -145,7 +157,7 @@ class Run:
 
         Args:
             bank: the members' tensors.
-            x: the input, a value or a tree of them.
+            x: the input, a value; or several by their arguments' names, trees of values.
         """
         found: dict[fx.Node, Any] = {}
         for node in self.nodes:
@@ -165,7 +177,9 @@ class Run:
 
     def _input(self, node: fx.Node, x: Any, found: dict[fx.Node, Any]) -> Any:
         name = str(node.target)
-        if any(other.op == "placeholder" for other in found):
+        if isinstance(x, dict) and name.lstrip("*") in x:
+            return x[name.lstrip("*")]
+        if isinstance(x, dict) or any(other.op == "placeholder" for other in found):
             return {} if name.startswith("**") else () if name.startswith("*") else node.args[0]
         return (x,) if name.startswith("*") else x
 

@@ -223,10 +223,12 @@ class Simd:
         from gradevo.engines.simd.vector import LANES
 
         size = self.population.size
+        if not torch.is_tensor(x):
+            raise Declined("inputs are not one tensor")
         rows_of("x", x, size, per_member)
         width = self.chain().links[0].ins
         first = 1 + int(per_member)
-        rows = torch.is_tensor(x) and x.dim() > first and x.dtype == torch.float32
+        rows = x.dim() > first and x.dtype == torch.float32
         if not rows or x.requires_grad or x.shape[first:].numel() != width:
             raise Declined(f"inputs are not float32 rows of {width} numbers without a gradient")
         if x.dim() > first + 1 and not self.chain().flattens:

@@ -1,0 +1,5 @@
+"""`python -m gradevo.cli`."""
+
+from gradevo.cli import main
+
+main()

@@ -1,0 +1,16 @@
+"""`gradevo datasets`: what is there by name."""
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+
+def datasets() -> None:
+    """List the data sets that are there by name."""
+    from gradevo.datasets import available
+
+    table = Table("name", "rows", "inputs", "classes", "source", box=SIMPLE)
+    for known in available():
+        table.add_row(*(str(value) for value in known))
+    Console().print(table)
+    Console().print("Also: a CSV file, a folder of MNIST-style idx files, an OpenML name or id.")
