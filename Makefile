@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 RAY := .venv-ray
 
-.PHONY: demo test test-ray check install clean
+.PHONY: demo docs examples test test-ray check install clean
 
 install: $(STAMP)
 
@@ -20,6 +20,18 @@ $(STAMP): pyproject.toml constraints-cpu.txt
 demo: install
 	$(BIN)/gradevo compare digits --methods gadam,adam,adam-best-of \
 		--steps 200 --seeds 1 --out runs/demo
+	$(BIN)/gradevo report runs/demo
+
+docs: install
+	$(BIN)/sphinx-build -W --keep-going -n -E -q docs docs/_build
+	@echo "Open docs/_build/index.html"
+
+examples: install
+	@for program in examples/*.py; do \
+		echo "== $$program"; start=$$(date +%s); \
+		$(BIN)/python $$program || exit 1; \
+		echo "== $$program took $$(($$(date +%s) - start)) s"; echo; \
+	done
 
 check: install
 	$(BIN)/ruff format --check .
@@ -39,4 +51,4 @@ test-ray: $(RAY)/.installed
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest tests/test_ray.py
 
 clean:
-	rm -rf $(VENV) $(RAY) runs
+	rm -rf $(VENV) $(RAY) runs docs/_build
