@@ -246,10 +246,15 @@ def sparse(problem, share=0.5, seed=0):
     return drawn(population.tensors, names, shares, generator_from(seed))
 
 
-def phase_of(problem, masks, **more):
+def rate_of(optimizer):
+    """LBFGS diverges with more, on some processors to NaN."""
+    return 1e-3 if optimizer == "LBFGS" else 0.02
+
+
+def phase_of(problem, masks, lr=0.02, **more):
     tensors = masked(problem.population.tensors, masks)
     losses = torch.full((problem.population.size,), math.inf, dtype=torch.float64)
-    hyper = same_for_all({"lr": more.pop("lr", 0.02)}, problem.population.size)
+    hyper = same_for_all({"lr": lr}, problem.population.size)
     return Phase(
         tensors, hyper, losses, Share.whole(len(losses)), mean=clone(tensors), masks=masks, **more
     )
@@ -285,8 +290,8 @@ def carried(state, masks, size=2):
 def test_what_is_gone_stays_exactly_zero_for_a_hundred_steps(optimizer, clip):
     problem = make_problem(Everything, size=2)
     masks = sparse(problem)
-    phase, streams = phase_of(problem, masks), Streams.start(problem, generator_from(5))
-    start = clone(phase.tensors)
+    phase = phase_of(problem, masks, rate_of(optimizer))
+    streams, start = Streams.start(problem, generator_from(5)), clone(phase.tensors)
     learn(problem, recipe_of(optimizer, 100, clip), phase, streams)
     assert phase.step == 100
     assert leftovers(phase.tensors, masks) == leftovers(outcome(phase), masks) == 0
@@ -298,11 +303,12 @@ def test_what_is_gone_stays_exactly_zero_for_a_hundred_steps(optimizer, clip):
 def test_what_goes_between_two_phases_stays_gone_with_the_optimisers_state_carried_on(optimizer):
     problem = make_problem(Everything, size=2)
     masks = sparse(problem, 0.8)
-    phase, streams = phase_of(problem, masks), Streams.start(problem, generator_from(5))
+    lr = rate_of(optimizer)
+    phase, streams = phase_of(problem, masks, lr), Streams.start(problem, generator_from(5))
     learn(problem, recipe_of(optimizer, 20), phase, streams)
     fewer = thin(phase.tensors, masks, count(masks) // 2, free=())
     assert (count(fewer) < count(masks)).all()
-    phase = phase_of(problem, fewer, optimizer=phase.optimizer)
+    phase = phase_of(problem, fewer, lr, optimizer=phase.optimizer)
     for step in range(1, 11):
         learn(problem, recipe_of(optimizer, step), phase, streams)
         assert leftovers(phase.tensors, fewer) == leftovers(phase.mean, fewer) == 0
