@@ -2,6 +2,7 @@
 
 import logging
 
+import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,6 +13,13 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from gradevo.randomness import generator_from
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+QUIET = [
+    pytest.mark.filterwarnings(f"ignore:.*{text}")
+    for text in (
+        "does not have many workers", "number of training batches", "exists and is not empty",
+        "`isinstance.treespec, LeafSpec.` is deprecated", "callbacks used to create the checkpoint",
+    )
+]  # fmt: skip
 
 
 class Net(LightningModule):

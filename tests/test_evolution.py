@@ -134,6 +134,8 @@ def test_optimisers_of_single_members_hand_on_moments_steps_and_numbers():
             assert same(numbers, was["state"][i])
         ratio = state["param_groups"][0]["lr"] / was["param_groups"][0]["lr"]
         assert 0.05 < ratio < 20 and ratio != 1
+    moments = [n["exp_avg"] for o in optimizers for n in o.state.values()]
+    assert len({moment.data_ptr() for moment in moments}) == len(moments)  # of each its own
     kept = [i for i in range(6) if i not in births.children]
     assert all(optimizers[i].param_groups[0]["lr"] == 0.01 * (i + 1) for i in kept)
 

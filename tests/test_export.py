@@ -228,6 +228,8 @@ def test_a_file_notes_version_and_facts_and_nothing_of_the_example_or_this_machi
         assert str(Path(__file__).parent).encode() not in content
     model = onnx.load(tmp_path / "a.onnx")
     assert {entry.key: entry.value for entry in model.metadata_props} == facts
+    graph = model.graph  # in which torch's exporter notes classes and code
+    assert not any(part.metadata_props for part in (graph, *graph.node, *graph.initializer))
     with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
         assert file.metadata() == {"format": "pt", **facts}
     extra = {"gradevo.json": ""}

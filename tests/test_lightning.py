@@ -14,15 +14,9 @@ from torchmetrics.classification import MulticlassAccuracy
 
 import gradevo as ge
 from gradevo.lightning import Evolve, PopulationModule
-from lit import VALID, Net, fit, loaders, same, trainer
+from lit import QUIET, VALID, Net, fit, loaders, same, trainer
 
-pytestmark = [
-    pytest.mark.filterwarnings(f"ignore:.*{text}")
-    for text in (
-        "does not have many workers", "number of training batches", "exists and is not empty",
-        "`isinstance.treespec, LeafSpec.` is deprecated", "callbacks used to create the checkpoint",
-    )
-]  # fmt: skip
+pytestmark = QUIET
 
 
 @pytest.mark.parametrize(
@@ -54,47 +48,6 @@ def test_64_bit_modules_stay_such():
     fit(module, 1, Evolve(), precision="64-true")
     after = module.best.net[0].weight
     assert after.dtype == torch.float64 and not torch.equal(after, before.net[0].weight)
-
-
-class Keeper(Callback):
-    """Looks at the tensors before and after each evolution."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_validation_end(self, trainer, module):
-        self.seen.append({n: t.clone() for n, t in module.population.tensors.items()})
-
-
-def test_the_worst_become_children_of_the_others_and_the_best_stays():
-    keeper, evolve = Keeper(), Evolve(replace=0.5, config=ge.GADAM(spread=1.0))
-    module = PopulationModule(Net, 4)
-    fit(module, 4, keeper, evolve)
-    assert [entry["epoch"] for entry in evolve.history] == [1, 2, 3]  # none after the last
-    for entry in evolve.history:
-        scores = entry["scores"]
-        order = sorted(range(4), key=lambda i: scores[i])
-        assert sorted(entry["children"]) == sorted(order[2:])
-    assert all(score < float("inf") for score in module.scores)
-
-
-def test_members_have_rates_of_their_own_which_children_inherit():
-    evolve, module = Evolve(replace=0.5), PopulationModule(Net, 4)
-    fit(module, 3, evolve)
-    groups = [own.param_groups for own in module.optimizer.members]
-    rates = [first["lr"] for first, _ in groups]
-    assert len(set(rates)) == 4
-    assert all(first["lr"] == pytest.approx(second["lr"]) for first, second in groups)
-    starts = [first["initial_lr"] for first, _ in groups]
-    shares = [rate / start for rate, start in zip(rates, starts, strict=True)]
-    assert shares == pytest.approx([shares[0]] * 4)  # one schedule, around rates of their own
-    assert len({first["weight_decay"] for first, _ in groups}) == 4
-
-
-def test_without_spread_and_evolved_numbers_all_rates_are_the_users():
-    module = PopulationModule(Net, 4)
-    fit(module, 3, Evolve(ge.GADAM(evolve=())))
-    assert {own.param_groups[0]["initial_lr"] for own in module.optimizer.members} == {0.02}
 
 
 def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_stopped(tmp_path):
@@ -192,6 +145,28 @@ class Metered(Net):
     def on_validation_epoch_end(self):
         self.log("val_loss", sum(self.batches) / len(self.batches))
         self.batches.clear()
+
+
+def test_in_evaluation_all_members_draw_the_same_every_time():
+    class Drawing(Net):
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", torch.rand(()) + 0 * self(batch[0]).sum())
+
+    module = PopulationModule(Drawing, 3)
+    seen = []
+    fit(module, 2, Told(seen), num_sanity_val_steps=0)
+    values = [float(numbers[name]) for numbers in seen for name in ("val_loss", "val_loss_mean")]
+    assert values == pytest.approx([values[0]] * 4)
+
+
+class Told(Callback):
+    """Keeps what every validation has logged."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def on_validation_end(self, trainer, module):
+        self.seen.append(dict(trainer.callback_metrics))
 
 
 def test_metrics_and_what_is_logged_when_an_epoch_ends_are_each_members_own():

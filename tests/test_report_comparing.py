@@ -60,11 +60,14 @@ def test_runs_of_other_data_or_cost_are_not_said_to_be_comparable(
     assert len(comparisons([read(folder) for folder in find([runs, other])])) == 1
 
 
-def test_p_values_need_the_same_seeds(runs: Path) -> None:
+def test_p_values_need_the_same_seeds(runs: Path, tmp_path: Path) -> None:
+    outcome = read(runs / "adam-0").outcome
+    fifth = changed(runs / "adam-0", tmp_path / "adam-5", outcome={**outcome, "seed": 5})
     uneven = [read(runs / name) for name in ("gadam-0", "gadam-1", "adam-1", "adam-best-of-0")]
-    (found,) = comparisons(uneven)
-    assert "p" in found.heads
-    assert all(row[found.heads.index("p")] == "" for row in found.rows)
+    for read_runs in (uneven, [*uneven[:3], fifth]):
+        (found,) = comparisons(read_runs)
+        assert found.rows[0][1] == "2" and "p" in found.heads
+        assert all(row[found.heads.index("p")] == "" for row in found.rows)
 
 
 def test_one_method_with_other_settings_is_another_group(runs: Path, tmp_path: Path) -> None:

@@ -86,8 +86,6 @@ def _refuse_text(X: Any) -> None:
 
 
 def _numeric(frame: Any, place: int, dtype: Any) -> bool:
-    if str(dtype) == "category":
-        return False
     if getattr(dtype, "kind", "O") in NUMBERS:
         return True
     if dtype != np.dtype(object):
