@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import (
     DataLoader,
@@ -155,6 +154,8 @@ def _hold_out(train: Data, seed: int) -> tuple[Data, Data]:
 def _split(rows: int, y: Tree | None, seed: int) -> tuple[Tensor, Tensor]:
     if rows < 2:
         raise ValueError(f"train: must hold at least 2 rows to hold some out, got {rows}")
+    from sklearn.model_selection import train_test_split  # takes seconds where nothing else has it
+
     kept, held = train_test_split(
         np.arange(rows), test_size=HOLDOUT, random_state=seed % 2**32, stratify=_strata(y)
     )
