@@ -83,10 +83,11 @@ def test_a_log_that_cannot_be_written_is_refused_with_its_name():
         JsonLines("/proc/nowhere/log.jsonl")
 
 
-def test_a_line_that_a_crash_cut_off_is_made_whole_when_the_run_goes_on(tmp_path):
+@pytest.mark.parametrize("lost", [1, 20])
+def test_a_line_that_a_crash_cut_off_is_made_whole_when_the_run_goes_on(lost, tmp_path):
     runs.fit("tensors", tmp_path, generations=2)
     whole = (tmp_path / LOG).read_text()
-    (tmp_path / LOG).write_text(whole[:-20])
+    (tmp_path / LOG).write_text(whole[:-lost])
     runs.fit("tensors", tmp_path, generations=3)
     assert [line["generation"] for line in lines(tmp_path)] == [1, 2, 3]
 

@@ -22,7 +22,7 @@ def alone(tmp_path_factory):
 
 
 @pytest.mark.skipif(not NUMBA, reason="some cases need Numba")
-@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("ranks", [2, 4])
 def test_any_number_of_processes_gives_the_bits_of_one(ranks, alone, tmp_path):
     assert team.launch(ranks, tmp_path / "out", "every") == alone
     assert len(set(alone.values())) == len(alone)
@@ -105,7 +105,7 @@ def test_a_job_that_was_stopped_goes_on_with_any_number_of_processes(alone, tmp_
     assert names == ["generation-000002", "log.jsonl", "run.json"]
     half = tmp_path / "run" / ".unfinished-generation-000003"  # what a kill would leave
     shutil.copytree(tmp_path / "run" / "generation-000002", half)
-    for ranks in (0, 2):
+    for ranks in (1, 2):
         copy = tmp_path / f"run{ranks}"
         shutil.copytree(tmp_path / "run", copy)
         found = team.launch(ranks, tmp_path / "out", "saved", str(copy))

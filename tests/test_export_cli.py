@@ -186,9 +186,15 @@ def test_a_picked_network_is_compacted_and_computes_the_same(front, capsys):
 
 
 def test_a_picked_network_keeps_its_shape_where_weights_are_to_be_loaded(front, capsys):
+    build, x = Network((4,), 3, (16,)), load("iris").test[0]
+    kept = ge.Front.load(front, build)
+    for pick, expected in (("best", kept.best()), ("knee", kept.knee)):
+        done = export(capsys, front, "--to", "safetensors", "--pick", pick)
+        assert done["weights"] is None
+        network = build()
+        network.load_state_dict(load_file(done["path"]))
+        close(network(x).detach(), expected(x))
     done = export(capsys, front, "--to", "safetensors", "--pick", "sparsest")
-    assert done["weights"] is None
-    Network((4,), 3, (16,))().load_state_dict(load_file(done["path"]))
     smaller = export(capsys, front, "--to", "safetensors", "--pick", "sparsest", "--compact")
     assert smaller["weights"][0] < smaller["weights"][1] and smaller["bytes"] < done["bytes"]
     whole = export(capsys, front, "--to", "torch-export", "--pick", "sparsest", "--no-compact")

@@ -269,23 +269,19 @@ def test_a_member_that_is_not_a_number_stays_so_and_leaves_the_others_alone():
 
 # --- other processors ----------------------------------------------------------------------
 
-NARROW = {  # processor, what it can, chains: each has half a minute of compiling
-    "8": ("haswell", "+avx2,+fma,+avx", ("norms", "gelu")),
-    "4": ("nehalem", "+sse4.2", ("deep and wide",)),
+LIKE = "t.test_gradients_losses_and_buffers_are_the_loops({!r}, True)"
+DROPPED = "t.test_dropout_drops_its_share_scales_the_rest_and_differs_everywhere()"
+NARROW = {  # processor, what it can, and what is tried: each is compiled anew, for many seconds
+    "8": ("haswell", "+avx2,+fma,+avx", (LIKE.format("norms"), LIKE.format("gelu"))),
+    "4": ("nehalem", "+sse4.2", (LIKE.format("deep and wide"), DROPPED)),
 }
 
 
 @pytest.mark.parametrize("lanes", NARROW)
 def test_narrower_vectors_give_the_same_numbers(lanes, tmp_path):
-    name, features, kinds = NARROW[lanes]
-    code = (
-        "import torch, torch.nn.functional as F, gradevo as ge, test_simd as t\n"
-        "from gradevo.engines.simd.vector import LANES\n"
-        f"assert LANES == {lanes}, LANES\n"
-        f"for kind in {kinds}:\n"
-        "    t.test_gradients_losses_and_buffers_are_the_loops(kind, True)\n"
-        "t.test_dropout_drops_its_share_scales_the_rest_and_differs_everywhere()\n"
-    )
+    name, features, calls = NARROW[lanes]
+    begin = "import test_simd as t\nfrom gradevo.engines.simd.vector import LANES"
+    code = "\n".join([begin, f"assert LANES == {lanes}, LANES", *calls])
     environment = os.environ | {
         "NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features,
         "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parent),

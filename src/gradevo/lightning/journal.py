@@ -108,7 +108,12 @@ def kind_of(reduce_fx: Any) -> str:
 
 
 def finite_mean(values: Tensor) -> Tensor:
-    """The mean over members that have a finite number; NaN without one."""
+    """The mean over members that have a finite number; NaN without one.
+
+    Example:
+        >>> finite_mean(torch.tensor([1.0, torch.nan, 3.0])), finite_mean(torch.tensor([torch.inf]))
+        (tensor(2.), tensor(nan))
+    """
     finite = values.isfinite()
     return torch.where(finite, values, 0).sum() / finite.sum()
 
