@@ -100,3 +100,10 @@ def test_the_engine_of_a_front_is_that_of_the_one_that_learns(tmp_path: Path) ->
     algorithm = ge.GEMONN(population=4, generations=3, steps=3, batch_size=16)
     ge.fit(algorithm, mlp(4, 3, 1), nn.MSELoss(), (X, X[:, :1]), checkpoint=tmp_path)
     assert record.read(tmp_path)["engine"]["name"] == "loop"
+
+
+def test_a_run_that_goes_on_keeps_the_time_of_its_start(tmp_path: Path) -> None:
+    trained(tmp_path, 1)
+    started = record.read(tmp_path)["started"]
+    trained(tmp_path, 2)
+    assert record.read(tmp_path)["started"] == started

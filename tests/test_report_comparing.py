@@ -118,3 +118,9 @@ def test_a_seed_that_is_there_twice_is_said(runs: Path, tmp_path: Path) -> None:
     again = changed(runs / "gadam-0", tmp_path / "again")
     (found,) = comparisons([read(runs / "gadam-0"), again, read(runs / "adam-0")])
     assert found.notes[0] == "gadam: 2 runs of 1 different seeds."
+
+
+def test_runs_below_a_folder_are_in_the_order_in_which_they_started(tmp_path: Path) -> None:
+    for name, day in (("a", 3), ("b", 1), ("c", 2)):
+        record.note(tmp_path / name, started=f"2026-01-0{day}T00:00:00.000Z")
+    assert [folder.name for folder in find([tmp_path])] == ["b", "c", "a"]
