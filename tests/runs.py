@@ -81,9 +81,12 @@ def fit(
     """A run that saves after every slice; a slice of no length is one step."""
     torch.set_num_threads(1)
     checkpoint = None if folder is None else ge.Checkpoint(folder, seconds=seconds)
+    setting = SETTING | changes
+    if setting.get("backoff") is False:
+        setting["checks"] = 1  # others would have no effect
     with mock.patch("gradevo.run.Problem", partial(Problem, slice_seconds=slice_seconds)):
         return ge.fit(
-            ge.GADAM(**(SETTING | changes)),
+            ge.GADAM(**setting),
             build,
             loss,
             data(kind) if train is None else train,

@@ -11,6 +11,8 @@ import resource
 import signal
 import subprocess
 import sys
+import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -237,11 +239,36 @@ def wrong(team: Team) -> dict[str, str]:
     return found
 
 
+def unlike(team: Team) -> dict[str, Any]:
+    """What each rank says if the last differs from the others, by what differs."""
+    last, (x, y) = team.rank == team.size - 1, runs.rows(60)
+    algorithm = ge.GADAM(**SHORT)
+    others: dict[str, dict[str, Any]] = {
+        "seed": {"seed": 1},
+        "lr": {"algorithm": replace(algorithm, lr=0.5)},
+        "training data": {"train": (x, y.flip(0))},
+        "engine": {"engine": "batched/1"},
+        "build": {"build": "no function"},
+        "train": {"train": (x[:0], y[:0])},
+    }
+    given = {"algorithm": algorithm, "build": plain_net, "loss": F.cross_entropy, "train": (x, y)}
+    said: dict[str, Any] = {}
+    for name, more in others.items():
+        began, error = time.monotonic(), ""
+        try:
+            ge.fit(**{**given, "engine": "loop", **(more if last else {})}, valid=(x, y))
+        except (TypeError, ValueError, RuntimeError) as found:
+            error = str(found)
+        said[name] = team.everyone((error, time.monotonic() - began))
+    return said
+
+
 def calm(team: Team, folder: str) -> dict[str, Any]:
     """Several of these, in one start of processes."""
     return {
         "chosen": chosen(team), "handed": handed(team, f"{folder}/handed"),
         "picked": picked(team, f"{folder}/picked"), "wrong": wrong(team),
+        "unlike": unlike(team),
     }  # fmt: skip
 
 

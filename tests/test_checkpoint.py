@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import gradevo as ge
 import runs
-from gradevo import checkpoint
+from gradevo import checkpoint, disk, sealed
 from gradevo.batches import Position
+from gradevo.callbacks import JsonLines
 from gradevo.errors import CheckpointError
 from gradevo.folder import FILE, LOG, healthy, placed
 
@@ -107,8 +108,9 @@ def test_a_value_that_is_neither_plain_nor_known_is_refused(tmp_path):
 
 def test_all_files_of_a_run_are_safetensors_or_json(tmp_path):
     runs.fit("tensors", tmp_path).save(tmp_path)
-    names = {FILE, LOG, "result.safetensors", "history.json", "run.json"}
+    names = {FILE, LOG, "result.safetensors", "history.json", "run.json", ".lock"}
     assert {path.name for path in tmp_path.iterdir()} == names
+    (tmp_path / ".lock").unlink()  # empty, and not of the run
     for path in tmp_path.glob("*.safetensors"):
         assert b"pickle" not in path.read_bytes()
         with safe_open(path, framework="pt") as file:
@@ -172,8 +174,8 @@ def test_a_torch_pickle_and_a_foreign_safetensors_file_are_refused(tmp_path):
 
 
 def test_a_file_of_another_version_is_refused_with_both_versions(file, monkeypatch):
-    monkeypatch.setattr(checkpoint, "FORMAT", 2)
-    with pytest.raises(CheckpointError, match=r"format 2, got format 1.*another version"):
+    monkeypatch.setattr(sealed, "FORMAT", 3)
+    with pytest.raises(CheckpointError, match=r"format 3, got format 2.*another version"):
         runs.fit("tensors", file.parent)
 
 
@@ -228,7 +230,7 @@ def wider() -> nn.Module:
     ],
 )
 def test_the_checkpoint_of_another_run_is_refused_and_kept(name, change, file, whole):
-    with pytest.raises(CheckpointError, match=f"but {name} is .* in {file.parent} and .* here"):
+    with pytest.raises(CheckpointError, match=f"but {name}.* is .* in {file.parent} and .* here"):
         runs.fit(folder=file.parent, **change)
     assert file.read_bytes() == whole
 
@@ -245,8 +247,8 @@ def test_another_algorithm_is_refused(file):
 def test_another_batch_size_of_a_loader_is_refused(tmp_path):
     runs.fit("loader", tmp_path)
     other = DataLoader(TensorDataset(*runs.rows()), batch_size=8, shuffle=True)
-    with pytest.raises(CheckpointError, match="but rows a batch is 16"):
-        runs.fit(folder=tmp_path, train=other)
+    with pytest.raises(CheckpointError, match=r"but .*batch.* is 16"):
+        runs.fit(folder=tmp_path, train=other, batch_size=8)
 
 
 def schedule_of_its_own():
@@ -269,7 +271,7 @@ def test_a_setting_that_prints_with_an_address_is_the_same_in_the_next_call(tmp_
 
 
 def check_it_goes_on(folder: Path) -> None:
-    assert not list(folder.glob(f"{checkpoint.UNFINISHED}*"))
+    assert not list(folder.glob(f"{disk.UNFINISHED}*"))
     assert not list(folder.glob(".tmp*"))
     assert 1 <= checkpoint.read(folder / FILE)["state"].phases < 3
     assert runs.bits(runs.fit("tensors", folder)) == runs.bits(runs.fit("tensors"))
@@ -306,26 +308,30 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_reported_and_the_run_goes_on_when_there_is_room(small_disk):
+@pytest.mark.parametrize("passes", [True, False])
+def test_a_full_disk_costs_no_run_if_it_has_room_for_the_last_save(passes, small_disk, caplog):
     folder, ballast = small_disk / "run", small_disk / "ballast"
 
     def fill(info):
-        ballast.write_bytes(b"0" * (free(small_disk) - 4096))
+        if info["generation"] == 1:
+            ballast.write_bytes(b"0" * free(small_disk))
+        elif passes:
+            ballast.unlink()
 
-    with pytest.raises(CheckpointError, match="No space left on device"):
-        runs.fit("tensors", folder, callbacks=[fill])
-    ballast.unlink()
-    check_it_goes_on(folder)
+    def fit():
+        return runs.fit("tensors", folder, callbacks=[fill, JsonLines(folder / "own.jsonl")])
 
-
-def test_a_full_disk_is_reported_by_the_log(small_disk):
-    def fill(info):
-        (small_disk / "ballast").write_bytes(b"0" * free(small_disk))
-
-    with pytest.raises(CheckpointError, match=f"No space left on device for .*{LOG}"):
-        runs.fit("tensors", small_disk / "run", callbacks=[fill])
-    (small_disk / "ballast").unlink()
-    assert checkpoint.read(small_disk / "run" / FILE)["history"] == []
+    if passes:
+        assert runs.bits(fit()) == runs.bits(runs.fit("tensors"))
+        assert len((folder / "own.jsonl").read_text().splitlines()) == 2
+    else:
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            fit()
+        ballast.unlink()
+        check_it_goes_on(folder)
+    said = [record.getMessage() for record in caplog.records if "goes on" in record.getMessage()]
+    assert [text.partition(":")[0] for text in said][:3] == ["log", "log", "checkpoint"]
+    assert len(set(said)) == len(said)  # each once
 
 
 def free(place: Path) -> int:
@@ -334,7 +340,7 @@ def free(place: Path) -> int:
 
 
 def test_an_interrupt_while_writing_leaves_nothing_behind(tmp_path):
-    with pytest.raises(KeyboardInterrupt), checkpoint.replacing(tmp_path / "file") as new:
+    with pytest.raises(KeyboardInterrupt), disk.replacing(tmp_path / "file") as new:
         new.write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

@@ -9,11 +9,10 @@ from torch import nn
 
 import gradevo as ge
 from gradevo import learning
-from gradevo.compiled import Compiled
 from gradevo.learning import begin, clone, learn
 from gradevo.phase import Phase, Recipe, Streams
 from gradevo.randomness import generator_from
-from gradevo.stepping import Eager, stepper_of
+from gradevo.stepping import Eager, Watched, stepper_of
 from problems import bits, make_problem, stored
 from stacks import CHAINS, CLASSES, DROPPING, INPUTS
 
@@ -213,7 +212,7 @@ def test_the_simd_engine_takes_compiled_steps_and_auto_finds_it():
         phase, streams = start(task, recipe)
         before = bits([phase, streams])
         stepper = stepper_of(task, recipe, phase, streams)
-        assert isinstance(stepper, Compiled)
+        assert isinstance(stepper, Watched)
         assert task.population.engine == "simd"
         assert bits([phase, streams]) == before
 

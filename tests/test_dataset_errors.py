@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import pytest
 import torch
 
 from dataset_files import flowers, line_of, write, write_digits, write_idx
+from gradevo import disk
 from gradevo.datasets import DataError, load
 
 # --- bad input ----------------------------------------------------------------------------
@@ -89,7 +93,8 @@ def test_a_bad_csv_file_is_one_clear_line(tmp_path, header, rows, rule):
         ("a.csv", b"size,kind\n1,\xff\n", "must be UTF-8 text, but byte 12 is not"),
         ("a.csv", b"\n\n\n", "at least 2 columns"),
         ("a.npz", b"PK\x03\x04nothing", "must be an .npz file, but is damaged"),
-        ("a.npz", b"nothing", "cannot be read"),
+        ("a.npz", b"nothing", "must be an .npz file, but is damaged"),
+        ("a.npz", b"PK\x05\x06" + bytes(18), "but holds nothing"),
     ],
 )
 def test_a_file_that_is_damaged_is_one_clear_line(tmp_path, name, content, rule):
@@ -97,6 +102,48 @@ def test_a_file_that_is_damaged_is_one_clear_line(tmp_path, name, content, rule)
     with pytest.raises(DataError, match=rule) as error:
         load(tmp_path / name)
     assert str(tmp_path / name) in line_of(error)
+
+
+def packed(folder: Path, kind: str) -> Path:
+    """A small file of eight million zeros."""
+    zeros, place = bytes(2**23), folder / f"a.{kind}"
+    if kind == "npz":
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", zeros)
+        return place
+    if kind == "idx":
+        write_digits(folder, "{}-{}-idx{}-ubyte")
+        (folder / "train-images-idx3-ubyte").unlink()
+        (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(zeros, 1, mtime=0))
+        return folder
+    place.write_bytes(gzip.compress(zeros, 1, mtime=0))
+    return place
+
+
+@pytest.mark.parametrize("kind", ["csv.gz", "npz", "idx"])
+def test_a_packed_file_is_not_read_further_than_it_may_be_long(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(disk, "FLOOR", 2**16)
+    path = packed(tmp_path, kind)
+    with pytest.raises(DataError, match=r"must hold at most [\d,]+ bytes .* by --max-size"):
+        load(path)
+    with pytest.raises(DataError, match=r"must hold at most 5,000 bytes"):
+        load(path, max_size=5000)
+
+
+def test_a_pipe_is_read_as_far_as_a_file_may_be_long_and_a_device_that_never_ends(tmp_path):
+    pipe = tmp_path / "rows.csv"
+    os.mkfifo(pipe)
+    rows = "size,kind\n" + "1,a\n2,b\n" * 30
+    with subprocess.Popen(["sh", "-c", f"printf '{rows}' > '{pipe}'"]):
+        assert load(pipe).classes == ("a", "b")
+    with pytest.raises(DataError, match="must hold at most 100,000 bytes"):
+        load("/dev/zero", max_size=100_000)
+
+
+@pytest.mark.parametrize("size", [0, -1, float("nan"), "1"])
+def test_a_limit_that_is_none_is_refused(size):
+    with pytest.raises(DataError, match="max_size must be a positive number of bytes"):
+        load("iris", max_size=size)
 
 
 def test_a_missing_file_is_named_with_one_that_looks_like_it(tmp_path):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -72,6 +71,17 @@ def test_what_cannot_be_shared_is_refused_by_name(calm):
     assert "population: must be at least the number of processes, 3, got 2" in found["GADAM"]
 
 
+def test_ranks_that_differ_are_refused_on_all_of_them_at_once(calm):
+    for name, ranks in calm[0]["unlike"].items():
+        errors, seconds = zip(*ranks, strict=True)
+        assert all(name in error for error in errors), (name, errors)
+        assert max(seconds) < 30
+    same = ("seed", "lr", "training data", "engine")
+    assert all("on rank 0" in e for n in same for e, _ in calm[0]["unlike"][n])
+    failing = [error for error, _ in calm[0]["unlike"]["build"]]
+    assert [error.startswith("rank 2: must start as all do") for error in failing] == [1, 1, 0]
+
+
 @pytest.fixture(scope="module", params=["a front", "islands"])
 def stopped(request, tmp_path_factory):
     """A run that two ranks have left half done: its folder, and how many infos it is to have."""
@@ -102,7 +112,7 @@ def test_a_job_that_was_stopped_goes_on_with_any_number_of_processes(alone, tmp_
     first = team.launch(3, tmp_path / "out", "saved", str(tmp_path / "run"), "2")
     assert first["generations"] == 2
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["generation-000002", "log.jsonl", "run.json"]
+    assert names == [".lock", "generation-000002", "log.jsonl", "run.json"]
     half = tmp_path / "run" / ".unfinished-generation-000003"  # what a kill would leave
     shutil.copytree(tmp_path / "run" / "generation-000002", half)
     for ranks in (1, 2):
@@ -133,9 +143,9 @@ def test_a_full_disk_on_a_rank_stops_all_and_keeps_the_last_good_checkpoint(rank
 def test_a_damaged_shard_is_named_and_not_gone_on_with(tmp_path):
     folder = tmp_path / "run"
     team.launch(2, tmp_path / "out", "saved", str(folder), "2")
-    shard = next(Path(folder).glob("generation-000002/shard-*"))
+    shard = folder / "generation-000002" / "members-00001.safetensors"
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(ge.CheckpointError, match=r"must be whole.*generation-000002"):
+    with pytest.raises(ge.CheckpointError, match=f"must be a whole gradevo file.*for {shard}"):
         team.fit("loop", checkpoint=folder)
 
 

@@ -18,7 +18,7 @@ from sklearn.datasets import load_iris
 from torch import nn
 
 import gradevo as ge
-from gradevo import checkpoint
+from gradevo import record
 from gradevo.cli import main
 from gradevo.datasets import load
 from gradevo.datasets.images import Images
@@ -26,8 +26,8 @@ from gradevo.datasets.preparation import Preparation
 from gradevo.datasets.tables import Table
 from gradevo.export.prepared import Prepared
 from gradevo.models import mlp
+from gradevo.names import RESULT as FILE
 from gradevo.networks import Network
-from gradevo.result import FILE
 
 SHORT = ["--steps", "10", "--population", "3", "--generations", "1", "--engine", "loop"]
 
@@ -246,15 +246,6 @@ def test_a_library_run_is_traced_with_a_builder_of_the_working_folder(
     assert "example: must be rows that Seq" in refused(capsys, *known, "--inputs", "5")
 
 
-def test_a_result_of_an_older_version_without_names_says_what_it_needs(library, capsys, tmp_path):
-    kept = checkpoint.read(library / FILE)
-    del kept["keys"]
-    checkpoint.write(tmp_path / FILE, kept)
-    assert "build: must be given" in refused(capsys, tmp_path, "--to", "safetensors")
-    done = export(capsys, tmp_path, "--to", "safetensors", "--build", "test_export_cli:small")
-    assert load_file(done["path"]).keys() == mlp(4, 3, 1)().state_dict().keys()
-
-
 small = mlp(4, 3, 1)
 
 
@@ -288,7 +279,7 @@ def test_folders_without_a_whole_result_are_named(run, capsys, tmp_path):
     (stopped / FILE).write_bytes((run / "checkpoint.safetensors").read_bytes())
     assert "must hold a run's result" in refused(capsys, stopped, "--to", "onnx")
     (stopped / FILE).write_bytes((run / FILE).read_bytes())
-    (stopped / "run.json").write_text('{"network": {"inputs": 3}}')
+    record.note(stopped, network={"inputs": 3})
     assert "must be the record of a run" in refused(capsys, stopped, "--to", "onnx")
 
 

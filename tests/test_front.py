@@ -19,12 +19,13 @@ from gradevo.algorithms.gemonn import GEMONN
 from gradevo.distributed.placing import blocks
 from gradevo.errors import CheckpointError, DivergedError
 from gradevo.folder import Checkpoint, RunFolder, Saved
+from gradevo.forms import anything
 from gradevo.frontfile import FrontFile
 from gradevo.models import mlp
-from gradevo.nondominated import front_of, share_right
+from gradevo.names import RESULT as FILE
+from gradevo.nondominated import front_of
 from gradevo.operators import pareto
 from gradevo.problem import Problem
-from gradevo.result import FILE
 from gradevo.showing import table
 from gradevo.structure import stack
 from problems import make_problem
@@ -34,8 +35,9 @@ VALID = runs.rows(40)
 
 def fit(where=None, *, slice_seconds=600.0, train=None, build=runs.net, **changes) -> ge.Front:
     """A small run; a slice of no length is one step, and every step is saved."""
-    setting = {"population": 8, "generations": 12, "steps": 6, "batch_size": 16, "lr": 1e-2}
-    search, setting = changes.pop("make", GEMONN), {**setting, **changes}
+    search = changes.pop("make", GEMONN)
+    own = {"steps": 6} if search is GEMONN else {}
+    setting = {"population": 8, "generations": 12, "batch_size": 16, "lr": 1e-2, **own, **changes}
     with mock.patch("gradevo.run.Problem", partial(Problem, slice_seconds=slice_seconds)):
         return ge.fit(
             search(**setting),
@@ -167,20 +169,6 @@ def test_other_objectives_are_in_the_rows_by_name(tmp_path):
     assert ge.Front.load(tmp_path, runs.net).rows == front.rows
 
 
-def test_labels_are_counted_where_targets_are_labels_and_only_then():
-    output = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
-    assert share_right(output, torch.tensor([0, 1, 1])).item() == pytest.approx(2 / 3)
-    assert share_right(output, torch.tensor([0, -100, 1])).item() == 0.5  # one is ignored
-    assert share_right(output[None].mT, torch.tensor([[0, 1, 1]])).item() == pytest.approx(2 / 3)
-    assert share_right(output, torch.tensor([-100, -100, -100])).isnan()
-    assert share_right(output, torch.tensor([0.0, 1.0, 1.0])).isnan()
-    assert share_right(output, torch.tensor([[0, 1], [1, 0], [1, 0]])).isnan()
-    assert share_right(output[:, :1], torch.tensor([0, 1, 1])).isnan()
-    assert share_right(output[:, 0], torch.tensor([0, 1, 1])).isnan()
-    assert share_right({"logits": output}, torch.tensor([0, 1, 1])).item() == pytest.approx(2 / 3)
-    assert share_right(output, {"label": torch.tensor([0, 1, 1])}).isnan()
-
-
 def test_a_run_that_a_callback_ends_hands_over_what_there_is():
     algorithm = GEMONN(population=4, generations=50, steps=2, batch_size=16)
     arguments = algorithm, runs.net, F.cross_entropy, runs.rows()
@@ -288,7 +276,7 @@ def test_every_checkpoint_of_a_run_leads_to_the_same_front(make, tmp_path, monke
         save(self, saved)
         files.append(self.path.read_bytes())
 
-    small = {"generations": 3, "steps": 3, "population": 4, "slice_seconds": 0.0, "make": make}
+    small = {"generations": 3, "population": 4, "slice_seconds": 0.0, "make": make}
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "save", keep)
         whole = fit(tmp_path / "whole", **small)
@@ -320,7 +308,7 @@ def test_saving_at_the_ends_of_short_generations_takes_a_tenth_of_the_time_at_mo
 
     monkeypatch.setattr(folder.time, "monotonic", lambda: now)
     monkeypatch.setattr(checkpoint, "write", write)
-    place = RunFolder(Checkpoint(tmp_path, seconds=60.0), {})
+    place = RunFolder(Checkpoint(tmp_path, seconds=60.0), {}, lambda ranks, own: anything)
     saved = 0
     for _ in range(1000):  # generations of a second
         now += 1.0

@@ -34,7 +34,7 @@ def bred(algorithm, problem=None, losses=(0.9, 0.2, 0.4, 0.6)):
 
 
 @EITHER
-@pytest.mark.parametrize("lr", [1e-2, 3.0, 1e12])
+@pytest.mark.parametrize("lr", [1e-2, 3.0, 1e3])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_best_loss_never_rises(learners, lr, seed):  # theorem 1
     algorithm = GADAM(**SHORT, learners=learners, lr=lr, backoff=True, validation_batch=None)
@@ -76,17 +76,14 @@ def test_a_member_of_nan_never_spreads(learners, backoff, select):
 
 
 @EITHER
-def test_a_run_in_which_all_members_are_nan_stops_and_names_the_likely_cause(learners):
-    algorithm = GADAM(**SHORT, learners=learners, backoff=False, lr=1e30, optimizer="SGD")
-    with pytest.raises(DivergedError, match=r"at least one member, got .* learning rate .* data"):
-        run(algorithm, make_problem())
-
-
-def test_nan_in_the_data_stops_the_run_too():
+def test_a_run_in_which_no_member_learns_stops_whether_or_not_it_backs_off(learners):
     x, y = data()
     x[:, 1] = math.nan
-    with pytest.raises(DivergedError, match="NaN in the data"):
-        run(GADAM(**SHORT), make_problem(rows=(x, y)))
+    for backoff in (True, False):
+        algorithm = GADAM(**SHORT, learners=learners, backoff=backoff, lr=1e30, optimizer="SGD")
+        for problem in (make_problem(), make_problem(rows=(x, y))):
+            with pytest.raises(DivergedError, match=r"for at least one member, got NaN .* all 4"):
+                run(algorithm, problem)
 
 
 # --- breeding ------------------------------------------------------------------------------

@@ -178,7 +178,8 @@ def test_a_run_stored_after_every_step_gives_the_same_bits(algorithm):
     def make():
         return make_problem(Everything, size=4, slice_seconds=0)
 
-    algorithm = replace(algorithm, population=4, generations=3, steps=5)
+    own = {"steps": 5} if algorithm.search == "ladder" else {}
+    algorithm = replace(algorithm, population=4, generations=3, **own)
     whole, infos = run(algorithm, make())
     state, found, within = algorithm.init(make(), generator_from(0)), [], 0
     while not algorithm.finished(state):
@@ -231,7 +232,8 @@ def test_it_works_for_recurrent_convolutional_and_tied_networks(algorithm, netwo
     x = kinds[y] + 0.1 * torch.randn(24, *row, generator=generator_from(1))
     y = x if loss is F.mse_loss else y
     problem = make_problem(build, loss, size=4, rows=(x, y))
-    algorithm = replace(algorithm, population=4, generations=5, steps=15, fine_tune=15, lowest=0.02)
+    own = {"steps": 15, "lowest": 0.02} if algorithm.search == "ladder" else {"fine_tune": 15}
+    algorithm = replace(algorithm, population=4, generations=5, **own)
     before = float(problem.evaluate(problem.population.tensors).min())
     state, infos = run(replace(algorithm, objectives=("flops", "loss")), problem)
     assert clean(state.members.tensors, state.members.masks)

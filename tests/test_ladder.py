@@ -13,6 +13,7 @@ from torch import nn
 
 from fronts import LADDER, clean, counting, states, walked
 from gradevo.algorithms.ladder import blended, next_rung, rung
+from gradevo.health import is_lost
 from gradevo.learning import clone
 from gradevo.operators import masks as masking
 from gradevo.operators import pareto
@@ -220,7 +221,8 @@ def test_with_backoff_a_child_is_the_best_of_its_checks():
 
 def test_epochs_count_for_one_child_and_every_rung_upwards_is_a_pass_more():
     loss, calls = counting()
-    algorithm = replace(LADDER, epochs=2, generations=3, clip=0.5, schedule="linear")
+    epochs = {"epochs": 2, "steps": type(LADDER).steps}
+    algorithm = replace(LADDER, **epochs, generations=3, clip=0.5, schedule="linear")
     state, infos = run(algorithm, make_problem(loss=loss, size=6))
     assert len(calls) == state.passes == infos[-1]["member_steps"] == 3 * 2 * 4 + 1
     calls.clear()
@@ -236,20 +238,17 @@ def test_members_are_compared_on_the_same_validation_rows_for_the_whole_run():
         torch.testing.assert_close(state.members.losses, again)
 
 
-def test_a_walker_that_diverges_goes_on_from_the_best_member():
-    problem = make_problem(size=6)
-    wild = replace(LADDER, optimizer="SGD", lr=1e30)
-    start = wild.init(problem, generator_from(0)).members
-    best = start.losses.argmin()
-    for i, phase in enumerate(walked(wild, problem)):
-        assert not all(t.isfinite().all() for t in phase.tensors.values())
-        wanted = round(56 * rung(i, 10, 0.15, 0.5, 0.25))
-        assert int(masking.count(phase.masks)) == wanted
-    state, infos = run(wild, problem)
-    assert all(info["best"] == float(start.losses[best]) for info in infos)
-    again = next_rung(wild, problem, replace(state, generation=6))
-    there = {name: mask[best] for name, mask in start.masks.items()}
-    for name, mask in there.items():
-        kept = again.masks[name][0] & mask
-        assert torch.equal(again.tensors[name][0][kept], start.tensors[name][best][kept])
-    assert again.optimizer is None
+def test_a_walker_that_did_not_learn_is_followed_by_one_from_the_best_member():
+    problem, lost = make_problem(size=6), 0
+    wild = replace(LADDER, optimizer="SGD", rate_power=36.0)  # no sparse network survives its rate
+    for state in states(wild, problem):
+        if state.phase is None or not is_lost(state.phase.lost, wild.steps):
+            continue
+        lost, best = lost + 1, state.members.losses.argmin()
+        again = next_rung(wild, problem, replace(state))
+        for name, mask in state.members.masks.items():
+            kept = again.masks[name][0] & mask[best]
+            start = state.members.tensors[name][best]
+            assert torch.equal(again.tensors[name][0][kept], start[kept])
+        assert again.optimizer is None
+    assert 0 < lost < wild.generations

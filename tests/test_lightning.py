@@ -1,6 +1,7 @@
 """A LightningModule trained as a population by the real Trainer."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -304,14 +305,81 @@ def test_a_trainer_that_cannot_serve_is_refused_before_training():
         fit(PopulationModule(Net, 1), 1, Evolve())
 
 
-def writes(self, batch, batch_idx):
-    batch[0].mul_(2)
-    return Net.training_step(self, batch, batch_idx)
+WRITES = {
+    "in place": lambda batch: batch[0].mul_(2),
+    "through data": lambda batch: batch[0].data.mul_(2),
+    "through NumPy": lambda batch: batch[0].numpy().__imul__(2),
+}
 
 
-def test_a_step_that_writes_into_the_batch_which_all_see_is_refused():
+@pytest.mark.parametrize("how", WRITES)
+@pytest.mark.parametrize("step", ["training_step", "validation_step"])
+def test_a_step_that_writes_into_the_batch_which_all_see_is_refused(how, step):
+    def writes(self, batch, batch_idx):
+        WRITES[how](batch)
+        return getattr(Net, step)(self, batch, batch_idx)
+
+    given = loaders()
+    before = given[0].dataset.tensors[0].clone()
     with pytest.raises(ValueError, match="batch: must be left as it is"):
-        fit(PopulationModule(variant(training_step=writes), 2))
+        trainer(1).fit(PopulationModule(variant(**{step: writes}), 2), *given)
+    assert torch.equal(given[0].dataset.tensors[0], before)
+
+
+def test_the_containers_of_a_batch_are_each_members_own():
+    def takes(self, batch, batch_idx):
+        y = batch.pop()
+        return Net.training_step(self, [*batch, y], batch_idx)
+
+    fit(PopulationModule(variant(training_step=takes), 3), 1)
+
+
+def spoilt(which):
+    """A training step whose loss is NaN for the members of some numbers, on every other batch."""
+
+    def step(self, batch, batch_idx):
+        loss = Net.training_step(self, batch, batch_idx)
+        return loss * torch.nan if which(self.number) and batch_idx % 2 == 0 else loss
+
+    numbers = itertools.count()
+    kind = variant(training_step=step)
+
+    def build():
+        module = kind()
+        module.number = next(numbers)
+        return module
+
+    return build
+
+
+def test_a_member_skips_steps_without_a_gradient_and_the_others_take_theirs(caplog):
+    module = PopulationModule(spoilt(lambda number: number == 1), 3)
+    made = trainer(1)
+    made.fit(module, *loaders())
+    skips = made.optimizers[0].skipped.tolist()
+    assert skips[1] > 0 and skips == [0, skips[1], 0]
+    assert made.callback_metrics["skipped"] == skips[1]
+    assert all(t.isfinite().all() for t in module.population.tensors.values())
+    assert caplog.text.count("member 1 skips a step whose gradient is NaN") == 1
+
+
+def test_an_epoch_in_which_nobody_learns_ends_the_fit():
+    def undefined(self, batch, batch_idx):
+        return Net.training_step(self, batch, batch_idx) * torch.nan
+
+    with pytest.raises(ge.DivergedError, match="must have a finite gradient on most steps"):
+        fit(PopulationModule(variant(training_step=undefined), 2), 1)
+
+
+def test_weights_of_nan_are_the_worst_whatever_a_member_logs():
+    def lucky(self, batch, batch_idx):
+        self.log("val_loss", torch.nan_to_num(F.cross_entropy(self(batch[0]), batch[1]), 0.0))
+
+    module = PopulationModule(variant(validation_step=lucky), 2)
+    with torch.no_grad():
+        module.population.tensors["net.0.weight"][0] = torch.nan
+    fit(module, 1)
+    assert module.leader == 1
 
 
 def test_a_module_can_be_copied_and_fitted_again():

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from gradevo.health import counted
 from gradevo.learning import clone, learn, outcome, same_for_all
 from gradevo.operators import masks as masking
 from gradevo.operators.masks import count, density, drawn, full, grow, masked, thin, total, zero
@@ -255,9 +256,11 @@ def phase_of(problem, masks, lr=0.02, **more):
     tensors = masked(problem.population.tensors, masks)
     losses = torch.full((problem.population.size,), math.inf, dtype=torch.float64)
     hyper = same_for_all({"lr": lr}, problem.population.size)
-    return Phase(
-        tensors, hyper, losses, Share.whole(len(losses)), mean=clone(tensors), masks=masks, **more
+    whole, nothing = (
+        Share.whole(len(losses)),
+        (counted(len(losses)), torch.full_like(losses, math.nan)),
     )
+    return Phase(tensors, hyper, losses, whole, *nothing, mean=clone(tensors), masks=masks, **more)
 
 
 def recipe_of(optimizer, steps, clip=None):

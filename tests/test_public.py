@@ -73,6 +73,13 @@ def test_every_public_name_says_what_it_is(line: str) -> None:
         assert (thing.__doc__ or "").strip().split("\n")[0].rstrip().endswith((".", ":"))
 
 
+@pytest.mark.parametrize("name", MODULES[1:])
+def test_every_public_module_is_there_once_the_package_is_imported(name: str) -> None:
+    short = name.removeprefix("gradevo.")
+    assert getattr(gradevo, short) is import_module(name)
+    assert short in dir(gradevo)
+
+
 def test_a_former_name_works_with_a_warning_that_says_what_to_use(monkeypatch) -> None:
     former = deprecation.Former("gradevo.algorithms.gadam", "GADAM", "0.1")
     monkeypatch.setitem(deprecation.FORMER, "GAdam", former)

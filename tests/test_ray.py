@@ -67,7 +67,7 @@ def fit(algorithm, **more):
 
 def test_wrong_arguments_are_refused_before_ray_is_started(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ValueError, match="workers: must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="workers: must be a whole number of at least 1, got 0"):
         fit(ge.GADAM(), workers=0)
     with pytest.raises(ValueError, match="population: must be at least the number"):
         fit(ge.GADAM(population=3), workers=5)

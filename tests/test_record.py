@@ -26,10 +26,11 @@ def test_fit_notes_settings_versions_engine_and_end(tmp_path: Path) -> None:
     trained(tmp_path, 2)
     found = record.read(tmp_path)
     assert found["run"]["algorithm"] == "gadam" and found["run"]["generations"] == 2
-    assert found["run"]["loss"] == "MSELoss()" and found["run"]["seed"] == 0
+    assert found["run"]["loss"].endswith("MSELoss") and found["run"]["seed"] == 0
     assert found["versions"]["torch"] == torch.__version__
     assert found["engine"]["name"] == "loop"
-    assert found["finished"] == {"member_steps": 18, "engine": "loop"}
+    ended = {"member_steps": 18, "engine": "loop", "skipped": 0, "learnt": True}
+    assert found["finished"] == ended
 
 
 def test_a_run_that_was_stopped_has_no_end_and_one_that_goes_on_gets_it(tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_a_loss_with_other_weights_is_another_run(tmp_path: Path) -> None:
         ge.fit(algorithm, mlp(4, 3, 2), loss, (X, labels), engine="loop", checkpoint=tmp_path)
 
     run(1.0, 1.0)
-    with pytest.raises(ge.CheckpointError, match="same run, but loss's settings is"):
+    with pytest.raises(ge.CheckpointError, match="same run, but the loss: weight, content"):
         run(100.0, 1.0)
 
 

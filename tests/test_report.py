@@ -329,6 +329,11 @@ def test_a_run_that_was_stopped_says_how_far_it_came(tmp_path: Path) -> None:
 def test_a_last_line_that_was_cut_off_is_left_out_and_said(copied: Path, tmp_path: Path) -> None:
     log = copied / "log.jsonl"
     log.write_text(log.read_text()[:-40])
+    assert [info["generation"] for info in read(copied).history] == [1, 2, 3]  # of the result
+    assert "is not that of the result, whose numbers are shown" in words(
+        page_of(copied, at=tmp_path)
+    )
+    (copied / "result.safetensors").unlink()
     assert [info["generation"] for info in read(copied).history] == [1, 2]
     assert "The last line of log.jsonl was cut off" in words(page_of(copied, at=tmp_path))
 
@@ -346,8 +351,9 @@ def test_a_last_line_that_was_cut_off_is_left_out_and_said(copied: Path, tmp_pat
 def test_a_damaged_file_is_refused_by_name(
     name: str, damage: Any, said: str, copied: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if name == "history.json":
-        (copied / "log.jsonl").unlink()
+    if name == "history.json":  # which the log and the result have, too
+        for other in ("log.jsonl", "result.safetensors"):
+            (copied / other).unlink()
     (copied / name).write_text(damage((copied / name).read_text()))
     printed = error_of([str(copied)], capsys)
     assert said in printed and str(copied / name) in printed
@@ -367,6 +373,7 @@ def test_a_log_that_holds_something_else_is_refused_by_the_runs_name(
 ) -> None:
     infos = [json.loads(line) for line in (copied / "log.jsonl").read_text().splitlines()]
     damage(infos[-1])
+    (copied / "result.safetensors").unlink()  # else its numbers are shown
     (copied / "log.jsonl").write_text("".join(json.dumps(info) + "\n" for info in infos))
     assert f"in {copied}" in error_of([str(copied)], capsys)
 

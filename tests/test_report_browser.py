@@ -4,6 +4,7 @@ Needs playwright and a Chromium, from GRADEVO_CHROMIUM or the path. Without them
 skipped, unless GRADEVO_BROWSER is "required".
 """
 
+import math
 import os
 import shutil
 from collections.abc import Iterator
@@ -153,11 +154,18 @@ def test_hovering_over_a_member_shows_sparsity_loss_and_accuracy(
 def test_a_click_selects_a_member_and_shows_its_command(visit: Visit, folder: Path) -> None:
     points = FrontFile.read(folder / "front").points
     knee = points.knee
-    visit.page.mouse.click(*visit.point("run-1-front-1", knee))
+    middle = visit.point("run-1-front-1", knee)
+    visit.page.mouse.click(*middle)
     assert visit.chosen()[".name"] == f"member {knee} (knee)"
     assert visit.chosen()["code"] == f"gradevo export {folder / 'front'} --to onnx --pick knee"
-    other = next(i for i in range(len(points)) if i not in (knee, points.best(), 0))
-    visit.page.mouse.click(*visit.point("run-1-front-1", other))
+    others = [i for i in range(len(points)) if i not in (knee, points.best(), 0)]
+    places = {i: visit.point("run-1-front-1", i) for i in others}
+    other = max(others, key=lambda i: math.dist(places[i], middle))  # whom no other one hides
+    visit.page.mouse.click(*places[other])
+    visit.page.wait_for_function(
+        "name => document.querySelector('.chosen .name').textContent === name",
+        arg=f"member {other}",
+    )
     chosen = visit.chosen()
     assert chosen[".name"] == f"member {other}"
     assert f"{int(points.nonzeros[other]):,} non-zeros" in chosen[".words"]

@@ -12,8 +12,8 @@ import gradevo as ge
 import runs
 from gradevo.batches import TensorSource
 from gradevo.errors import CheckpointError
+from gradevo.names import RESULT as FILE
 from gradevo.problem import Problem
-from gradevo.result import FILE
 from gradevo.soup import greedy_soup
 
 VALID = runs.rows(40)
@@ -50,6 +50,19 @@ def test_members_are_a_population_best_first_with_their_losses(result):
     for output, loss in zip(outputs, result.losses, strict=True):
         assert cross_entropy(output, y).item() == pytest.approx(loss.item(), abs=1e-6)
     assert all(parameter.grad is None for parameter in result.members.parameters())
+
+
+def test_a_result_and_a_front_are_shown_in_five_lines_and_their_points_in_one(result):
+    crowd = ge.GEMONN(population=3, generations=1, steps=1, batch_size=16)
+    front = ge.fit(crowd, runs.net, cross_entropy, runs.rows(), engine="loop", quiet=True)
+    assert repr(result).count("\n") == repr(front).count("\n") == 4
+    for found in (result, front):
+        assert f"network: Sequential, {sum(p.numel() for p in runs.net().parameters())}" in repr(
+            found
+        )
+        assert f"{found.member_steps} member-steps, engine loop" in repr(found)
+    assert f"losses {result.losses[0]:.4g} to {result.losses[-1]:.4g}" in repr(result)
+    assert "\n" not in repr(front.points)
 
 
 def test_losses_are_on_all_validation_rows_where_the_run_compared_on_a_few():
@@ -158,6 +171,36 @@ def test_a_result_in_double_precision_comes_back_in_it(tmp_path):
         assert runs.bits(back) == runs.bits(result)
 
 
+class Mixed(nn.Module):
+    """Tensors of every kind of type beside the trainable ones."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 3, dtype=dtype)
+        self.frozen = nn.Parameter(torch.ones(3, dtype=torch.float16), requires_grad=False)
+        self.register_buffer("third", torch.tensor([1 / 3], dtype=torch.float64))
+        self.register_buffer("brain", torch.ones(2, dtype=torch.bfloat16))
+        self.register_buffer("steps", torch.tensor(2**53 + 1))
+        self.register_buffer("on", torch.tensor([True, False]))
+
+    def forward(self, x):
+        return self.body(x.to(self.body.weight.dtype)) * self.frozen * self.third.float()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_tensor_comes_back_in_its_own_type(dtype, tmp_path):
+    algorithm = ge.GADAM(population=2, generations=1, steps=3, batch_size=8)
+    result = ge.fit(algorithm, lambda: Mixed(dtype), cross_entropy, runs.rows(), engine="loop")
+    result.save(tmp_path)
+    back = ge.Result.load(tmp_path, Mixed)  # whose trainable tensors are of single precision
+    for name, tensor in result.members.tensors.items():
+        assert back.members.tensors[name].dtype == tensor.dtype
+        assert torch.equal(back.members.tensors[name], tensor)
+    x = torch.randn(5, 6)
+    for mine, theirs in ((result.best, back.best), (result.soup, back.soup)):
+        assert torch.equal(mine(x), theirs(x))
+
+
 def test_losses_that_are_not_finite_are_null_for_other_readers(result, tmp_path):
     history = [{"generation": 1, "losses": [1.0, float("nan")], "best": float("inf")}]
     ge.Result(**{**vars(result), "history": history}).save(tmp_path)
@@ -177,10 +220,3 @@ def test_a_result_that_is_missing_or_damaged_is_refused(content, tmp_path):
         (tmp_path / FILE).write_bytes(content)
     with pytest.raises(CheckpointError, match=FILE):
         ge.Result.load(tmp_path, runs.net)
-
-
-def test_a_result_of_an_engine_that_is_not_here_loads_all_the_same(result, tmp_path):
-    ge.Result(**{**vars(result), "engine": "warp"}).save(tmp_path)
-    back = ge.Result.load(tmp_path, runs.net)
-    assert back.engine == "warp"
-    assert back.members.engine == "auto"

@@ -13,7 +13,7 @@ import pytest
 
 import gradevo as ge
 import runs
-from gradevo import checkpoint
+from gradevo import checkpoint, disk
 from gradevo.folder import FILE, RunFolder
 
 STEPS = 60  # a learning phase of the runs that are killed: about half a second
@@ -87,9 +87,9 @@ def test_a_kill_between_writing_and_renaming_leaves_the_last_good_checkpoint(tmp
     process = runs.start(die_before_renaming, tmp_path, 5)
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert [p.name[:12] for p in tmp_path.iterdir() if p.is_dir()] == [checkpoint.UNFINISHED]
+    assert [p.name[:12] for p in tmp_path.iterdir() if p.is_dir()] == [disk.UNFINISHED]
     assert runs.bits(runs.fit("tensors", tmp_path)) == runs.bits(runs.fit("tensors"))
-    assert sorted(p.name for p in tmp_path.iterdir()) == [FILE, "log.jsonl", "run.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".lock", FILE, "log.jsonl", "run.json"]
 
 
 def die_before_renaming(folder: Path, count: int) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from gradevo import checkpoint
+from gradevo import checkpoint, sealed
 from gradevo.errors import CheckpointError
 from gradevo.models import LeNet5, mlp
 from gradevo.shrink import sparse
@@ -233,9 +233,9 @@ def test_no_file_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match="must be a sparse gradevo file, got another one"):
         sparse.load(tmp_path / "checkpoint", build)
     sparse.save(build(), tmp_path / "sparse")
-    with pytest.raises(CheckpointError, match="must be a gradevo file, got another one"):
+    with pytest.raises(CheckpointError, match="must be a whole gradevo file"):
         checkpoint.read(tmp_path / "sparse")
-    save_file({}, tmp_path / "new", metadata={"gradevo-sparse": "2"})
+    sealed.save(tmp_path / "new", {}, **{"gradevo-sparse": "2"})
     with pytest.raises(CheckpointError, match="of format 1, got format 2"):
         sparse.load(tmp_path / "new", build)
 
@@ -262,7 +262,7 @@ BROKEN = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_parts_that_do_not_fit_are_refused(tmp_path, kind):
     about = {"gradevo-sparse": "1", "shapes": json.dumps({"weight": [2, 4]})}
-    save_file(BROKEN[kind], tmp_path / "file", metadata=about)
+    sealed.save(tmp_path / "file", BROKEN[kind], **about)
     with pytest.raises(CheckpointError, match="must be a whole sparse gradevo file"):
         sparse.load(tmp_path / "file", lambda: nn.Linear(4, 2, bias=False))
 
@@ -270,7 +270,7 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, kind):
 @pytest.mark.parametrize("shapes", ["[", "[]", "3", '{"weight": 3}', '{"weight": ["a"]}', None])
 def test_shapes_that_are_none_are_refused(tmp_path, shapes):
     about = {"gradevo-sparse": "1"} | ({"shapes": shapes} if shapes else {})
-    save_file({"dense/weight": torch.ones(2, 4)}, tmp_path / "file", metadata=about)
+    sealed.save(tmp_path / "file", {"dense/weight": torch.ones(2, 4)}, **about)
     with pytest.raises(CheckpointError, match="checkpoint: must "):
         sparse.load(tmp_path / "file", lambda: nn.Linear(4, 2, bias=False))
 

@@ -186,9 +186,11 @@ def test_an_unstable_setting_is_refused_with_its_bound_unless_allowed(kind, fiel
 
 
 @pytest.mark.parametrize("kind", [PSO, MomentumPSO, EMPSO, REMPSO])
-@pytest.mark.parametrize("fields", [{"c1": -0.1}, {"c2": math.nan}, {"clamp": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "fields", [{"c1": -0.1}, {"c2": math.nan}, {"clamp": 0.0}, {"bounce": 1.5}], ids=str
+)
 def test_a_setting_without_meaning_is_refused_always(kind, fields):
-    with pytest.raises(ValueError, match=f"{next(iter(fields))}: must be"):
+    with pytest.raises(ValueError, match=f"{next(iter(fields))}: must"):
         kind(**fields, allow_unstable=True)
 
 
@@ -310,14 +312,23 @@ def test_equal_is_not_better():
 
 
 @EVERY_RULE
-def test_particles_stay_in_the_box_and_stop_at_its_wall(rule):
+@pytest.mark.parametrize("bounce", [0.0, 0.5, 1.0])
+def test_particles_stay_in_the_box_and_turn_round_at_its_wall(rule, bounce):
     low, high = tensor([-1.0, -2.0, -0.5, -1.0, 0.0]), 1.0
-    swarms = run(rule, 6, box=Box(low, high), f=lambda x: -x.sum(dim=-1))
-    assert bool((swarms[1].x == high).any())
-    for swarm in swarms[1:]:
-        assert bool(((swarm.x >= low) & (swarm.x <= high)).all())
-        at_the_wall = (swarm.x == low) | (swarm.x == high)
-        assert bool((swarm.v[at_the_wall] == 0).all())
+    rule = replace(rule, bounce=bounce)
+    box = Box(low, high)
+    swarm = start(box.clip(normal(2, 4, 5)), normal(2, 4), rule)
+    swarm, hits = replace(swarm, v=normal(2, 4, 5, seed=3)), 0
+    for step in range(6):
+        free = move(swarm, rule, generator_from(step))
+        swarm = move(swarm, rule, generator_from(step), box)
+        inside = free.x.clamp(low, tensor(high))
+        hits += int((inside != free.x).sum())
+        assert torch.equal(swarm.x, inside)
+        turned = torch.where(inside == free.x, free.v, -bounce * free.v)
+        assert torch.equal(swarm.v, turned) and torch.equal(swarm.m, free.m)
+        swarm = score(swarm, -swarm.x.sum(dim=-1))
+    assert hits > 0
 
 
 @EVERY_RULE

@@ -1,6 +1,7 @@
 """SwarmLoss in one compiled pass: torch's directions for the same points, or torch itself."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -122,15 +123,19 @@ class Counting:
     kind=st.sampled_from(sorted(CRITERIA)), estimator=st.sampled_from(lanes.ESTIMATORS),
     rows=st.integers(1, 40), dims=st.integers(1, 6), particles=st.integers(2, 12),
     iterations=st.integers(0, 4), per_entry=st.booleans(), corrected=st.booleans(),
-    clamp=st.sampled_from([None, 0.1]), seed=st.integers(0, 99),
+    clamp=st.sampled_from([None, 0.1]), bounce=st.sampled_from([0.0, 0.5, 1.0]),
+    seed=st.integers(0, 99),
 )  # fmt: skip
 def test_moved_swarms_find_what_torchs_find_with_the_same_draws(
-    kind, estimator, rows, dims, particles, iterations, per_entry, corrected, clamp, seed
+    kind, estimator, rows, dims, particles, iterations, per_entry, corrected, clamp, seed, bounce
 ):
     w, target, generator, drawn = drawn_problem(kind, rows, dims, seed)
     bounds = (0.0, 1.0) if kind == "BCE" else (-2.0, 1.0) if seed % 2 else None
     classes = kind == "CROSS_ENTROPY"
-    rule = {"per_entry": per_entry, "bias_correction": corrected, "clamp": clamp, "beta": 0.7}
+    rule = {
+        "per_entry": per_entry, "bias_correction": corrected, "clamp": clamp, "beta": 0.7,
+        "bounce": bounce,
+    }  # fmt: skip
     around = lanes.Around(particles, estimator, 0.5, bounds, EMPSO(**rule), iterations, 0.2)
     found = lanes.directions(kind, w, target, around, generator)
     losses = []
@@ -209,6 +214,8 @@ def test_members_have_the_numbers_of_one_after_another():
 LEFT = {
     "a loss of one's own": (lambda o, t: (o.argmax(1) != t).float(), {}),
     "class weights": (nn.CrossEntropyLoss(weight=torch.ones(4)), {}),
+    "a function with class weights": (partial(F.cross_entropy, weight=torch.ones(4)), {}),
+    "class weights of margins": (nn.MultiMarginLoss(weight=torch.ones(4)), {}),
     "smoothing": (nn.CrossEntropyLoss(label_smoothing=0.1), {}),
     "other moves": (nn.CrossEntropyLoss(), {"iterations": 2, "dynamics": REMPSO()}),
     "another start": (nn.CrossEntropyLoss(), {"start": "range", "bounds": (-1.0, 1.0)}),
@@ -225,6 +232,27 @@ def test_what_it_does_not_serve_is_left_to_torch(kind):
     for engine in ("torch", "simd"):
         w = x.clone().requires_grad_()
         ge.SwarmLoss(loss, engine=engine, **settings_)(w, torch.arange(6) % 4).backward()
+        found.append(w.grad)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.BCEWithLogitsLoss(pos_weight=torch.tensor([1.0, 9.0, 1.0, 1.0])),
+        nn.BCEWithLogitsLoss(torch.ones(6, 1)),
+        nn.BCELoss(torch.ones(4)),
+        partial(F.mse_loss, weight=torch.ones(6, 4)),
+        partial(F.binary_cross_entropy_with_logits, pos_weight=torch.ones(4)),
+    ],
+    ids=["pos_weight", "weight of rows", "weight of columns", "partial", "partial with logits"],
+)
+def test_weights_of_entries_are_left_to_torch(loss):
+    x = torch.randn(6, 4, generator=generator_from(0)).sigmoid()
+    found = []
+    for engine in ("torch", "simd"):
+        w = x.clone().requires_grad_()
+        ge.SwarmLoss(loss, engine=engine)(w, (x > 0.5).float()).backward()
         found.append(w.grad)
     assert torch.equal(*found)
 

@@ -274,7 +274,8 @@ def test_spread_counts_in_the_width_of_the_bounds_and_range_is_all_of_it(start, 
         return output.square()
 
     middle = torch.full((50, 2), (low + high) / 2)
-    criterion = SwarmLoss(spy, bounds=low_high, start=start, spread=0.1, particles=40)
+    spread = {"spread": 0.1} if start == "output" else {}
+    criterion = SwarmLoss(spy, bounds=low_high, start=start, particles=40, **spread)
     gradient(criterion, middle, middle)
     reach = (seen[-1] - middle[0, 0]).abs().max() / (high - low)
     assert 0.95 * (0.1 if start == "output" else 0.5) < reach <= (0.1 if start == "output" else 0.5)

@@ -93,7 +93,7 @@ def test_inside_a_run_the_points_come_from_the_runs_seed(tmp_path):
     best = [
         ge.fit(
             ge.GADAM(population=2, generations=1, steps=3, batch_size=8),
-            mlp(4, 5, CLASSES), criterion, data, seed=4,
+            mlp(4, 5, CLASSES), criterion, data, seed=4, engine="loop",
         ).best.state_dict()
         for criterion in (used, fresh)
     ]  # fmt: skip
@@ -179,12 +179,14 @@ def test_the_papers_setting_is_the_papers():
 
 def test_adaswarm_hands_all_its_settings_to_the_swarm_and_keeps_a_wrapped_loss():
     settings = {
-        "scope": "entry", "particles": 7, "iterations": 2, "dynamics": REMPSO(), "estimator": "tie",
-        "start": "range", "spread": 0.3, "bounds": (0.0, 2.0), "saturating": False,
+        "scope": "entry", "particles": 7, "iterations": 2, "dynamics": REMPSO(),
+        "estimator": "starred", "spread": 0.3, "bounds": (0.0, 2.0), "saturating": False,
         "eta": 0.2,
     }  # fmt: skip
-    criterion = ge.AdaSwarm(**settings).criterion(nn.MSELoss())
-    assert {name: getattr(criterion, name) for name in settings} == settings
+    elsewhere = {"start": "range", "spread": None}
+    for given in (settings, settings | elsewhere):
+        criterion = ge.AdaSwarm(**given).criterion(nn.MSELoss())
+        assert {name: getattr(criterion, name) for name in given} == given
     assert ge.AdaSwarm().criterion(criterion) is criterion
 
 

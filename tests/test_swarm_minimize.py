@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,6 +18,8 @@ from gradevo.errors import CheckpointError
 from gradevo.randomness import generator_from
 from gradevo.swarm import stopping
 from gradevo.swarm.dynamics import EMPSO, PSO, REMPSO, MomentumPSO
+from gradevo.swarm.emulate import emulate
+from gradevo.swarm.gradient import gradient
 from gradevo.swarm.minimize import minimize
 from problems import bits, stored
 
@@ -129,10 +132,7 @@ def test_particles_start_around_a_point_with_one_of_them_on_it():
 @pytest.mark.parametrize("shape", [(7, 2), (1, 7, 2), (3, 7, 2)])
 def test_given_positions_are_taken_as_they_are_and_left_as_they_were(shape):
     x0 = torch.rand(shape)
-    kept = x0.clone()
     assert torch.equal(start_of(x0=x0), x0.view(-1, 2))
-    minimize(lambda x: bowl(x.clamp_(max=0.1)), x0=x0, iterations=3)  # f spoils what it is given
-    assert torch.equal(x0, kept)
 
 
 def test_dtype_follows_the_start_or_the_bounds():
@@ -173,12 +173,12 @@ BAD = {
     "other swarms": ({"x0": torch.zeros(2, 3, 1), "swarms": 3}, "swarms: .* x0 has, 2, got 3"),
     "particles": ({"bounds": BOX, "particles": 1}, "particles: .* at least 2, got 1"),
     "swarms": ({"bounds": BOX, "swarms": 0}, "swarms: .* at least 1, got 0"),
-    "spread": ({"x0": [1.0], "spread": -1.0}, "spread: must be .* not negative, got -1.0"),
+    "spread": ({"x0": [1.0], "spread": -1.0}, "spread: must be a finite positive number, got -1.0"),
     "iterations": ({"bounds": BOX, "iterations": -1}, "iterations: .* at least 0, got -1"),
     "evaluations": ({"bounds": BOX, "evaluations": 19}, "number of particles, 20, got 19"),
     "cube": ({"bounds": BOX, "cube": 0.0}, "cube: must be a finite positive number, got 0.0"),
     "target": ({"bounds": BOX, "target": math.nan}, "target: must be a number, got nan"),
-    "penalty": ({"bounds": BOX, "penalty": -1.0}, "penalty: must be .* not negative, got -1.0"),
+    "tolerance": ({"bounds": BOX, "tolerance": -1.0}, "tolerance: .* not negative, got -1.0"),
 }
 
 
@@ -316,11 +316,15 @@ def outside_disc(x):
     return x.square().sum(dim=1) - 1
 
 
+def off_the_line(x):
+    return (x.sum(dim=1) - 2).abs()
+
+
 def test_a_minimum_on_the_border_of_the_feasible_set_is_found_inside_it():
     found = minimize(lambda x: x.sum(dim=1), bounds=BOX, constraints=[outside_disc], swarms=30)
-    assert bool(found.feasible.all())
+    assert bool(found.feasible.all()) and bool((outside_disc(found.x) <= 1e-4).all())
     torch.testing.assert_close(found.value, torch.full((30,), -math.sqrt(2)), atol=5e-3, rtol=0)
-    assert torch.equal(found.value, found.x.sum(dim=1))  # no penalty is left in it
+    assert torch.equal(found.value, found.x.sum(dim=1))
 
 
 def test_several_constraints_hold_together():
@@ -331,18 +335,173 @@ def test_several_constraints_hold_together():
     torch.testing.assert_close(found.x, torch.tensor([0.3, 0.954]), atol=0.02, rtol=0)
 
 
-def test_the_penalty_is_linear_in_each_violation():
-    x = tensor([[3.0, 4.0], [0.1, 0.1]])
-    f, g = (lambda x: x[:, 0]), (lambda x: x[:, 1] - 1)
-    swarm = minimize(f, x0=x, constraints=[g, outside_disc], penalty=10, iterations=0).state.swarm
-    assert swarm.pbest_loss[0].tolist() == pytest.approx([3 + 10 * (3 + 24), 0.1])
+@pytest.mark.parametrize("rule", [EMPSO(), PSO()], ids=["EMPSO", "PSO"])
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e12])
+def test_feasible_places_come_first_whatever_the_size_of_f_and_of_each_constraint(size, rule):
+    found = minimize(
+        lambda x: -size * x.double()[:, 0], bounds=BOX, swarms=6, dynamics=rule, iterations=300,
+        constraints=[lambda x: 1e9 * (x[:, 0] - 1), lambda x: 1e-3 * (x[:, 1] + 1)],
+        tolerance=[0.0, 1e-6],
+    )  # fmt: skip
+    assert bool(found.feasible.all())
+    torch.testing.assert_close(found.x[:, 0], torch.ones(6), atol=1e-2, rtol=0)
+    assert bool((found.x[:, 1] <= -1 + 1.1e-3).all())
 
 
-def test_what_is_not_feasible_is_called_so():
-    few = {"swarms": 2, "iterations": 5}
-    found = minimize(bowl, bounds=BOX, constraints=[lambda x: x[:, 0] + 100], **few)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_an_equality_is_kept_within_the_tolerance_and_the_least_value_there_is_found(seed, offset):
+    found = minimize(
+        lambda x: x.double().square().sum(dim=1) + offset, bounds=BOX, constraints=off_the_line,
+        seed=seed, tolerance=1e-3, iterations=1500,
+    )  # fmt: skip
+    assert bool(found.feasible) and float(off_the_line(found.x[None])) <= 1e-3
+    assert float(found.value) == pytest.approx(2 + offset, abs=0.02)
+
+
+def test_a_run_that_ends_infeasible_says_so_and_gives_the_smallest_violation(caplog):
+    never = [lambda x: 1 - x[:, 0], lambda x: x[:, 0] + 1]
+    found = minimize(bowl, bounds=BOX, constraints=never, swarms=2, target=1e9)
     assert found.feasible.tolist() == [False, False]
-    assert float(found.value.min()) > 1000
+    assert found.reason == ("cube, infeasible",) * 2
+    assert torch.equal(found.value, bowl(found.x))  # f there, nothing else
+    assert bool((found.x[:, 0].abs() <= 1.01).all())
+    assert "no feasible place was found by 2 of 2 swarms" in caplog.text
+    assert {row["feasible"] for row in found.history} == {0}
+    assert {row["best"] for row in found.history} == {math.inf}
+
+
+def test_history_under_constraints_is_over_the_swarms_that_are_feasible():
+    found = minimize(bowl, bounds=BOX, constraints=outside_disc, swarms=20, iterations=30)
+    best = [row["best"] for row in found.history]
+    assert best == sorted(best, reverse=True)
+    assert [row["feasible"] for row in found.history] == sorted(
+        row["feasible"] for row in found.history
+    )
+    assert best[-1] == float(found.value[found.feasible].min())
+
+
+def test_f_need_not_be_known_where_a_constraint_does_not_hold():
+    found = minimize(
+        lambda x: x.log().sum(dim=1), bounds=BOX, swarms=4,
+        constraints=[lambda x: 0.5 - x.amin(dim=1)], tolerance=0,
+    )  # fmt: skip
+    assert bool(found.feasible.all()) and bool((found.x >= 0.5).all())
+    torch.testing.assert_close(found.x, torch.full((4, 2), 0.5), atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_constraint_that_is_no_number_is_not_kept_there(bad):
+    found = minimize(
+        bowl, bounds=BOX, swarms=5, constraints=[lambda x: torch.where(x[:, 0] < 1.5, bad, -1.0)]
+    )
+    assert bool(found.feasible.all()) and bool((found.x[:, 0] >= 1.5).all())
+    with pytest.raises(ValueError, match=r"^constraints\[1\]: must be a number at one start pos"):
+        minimize(bowl, bounds=BOX, constraints=[outside_disc, lambda x: x[:, 0] * math.nan])
+
+
+def test_two_tolerances_for_one_constraint_are_refused():
+    with pytest.raises(ValueError, match=r"tolerance: must be one number, or one for each of 1"):
+        minimize(bowl, bounds=BOX, constraints=outside_disc, tolerance=[0.1, 0.2])
+
+
+# --- numbers that come with a type ----------------------------------------------------------
+
+
+SIDES = {
+    "arrays": (np.array([-5.0, -5.0]), np.array([5.0, 5.0])),
+    "an array and a number": (-5.0, np.array([5.0, 5.0])),
+    "one array": np.array([[-5.0, -5.0], [5.0, 5.0]]),
+    "numpy's numbers in lists": ([np.float64(-5)] * 2, [np.float64(5)] * 2),
+    "a tensor": (torch.tensor([-5.0, -5.0], dtype=torch.float64), 5),
+    "pandas": (pd.Series([-5.0, -5.0]), pd.Series([5.0, 5.0])),
+}
+
+
+@pytest.mark.parametrize("sides", SIDES.values(), ids=SIDES)
+def test_numpys_float64_is_kept_and_so_are_values_that_only_it_can_tell_apart(sides):
+    def far_up(x):
+        return 1e8 + (x - 1).square().sum(dim=1)
+
+    found = minimize(far_up, bounds=sides, iterations=500)
+    assert found.x.dtype == found.value.dtype == torch.float64
+    assert (found.x - 1).abs().max() < 1e-2
+    run = emulate(far_up, bounds=sides, iterations=3)
+    assert run.path.dtype == run.values.dtype == torch.float64
+
+
+def test_the_type_is_x0s_or_else_the_bounds_and_pythons_floats_have_none():
+    box = (np.array([-4.0, -4.0]), np.array([4.0, 4.0]))
+    small = (np.float32(-4), np.array([4.0, 4.0], dtype=np.float32))
+    cases = [
+        ({"x0": [0.0, 1.0], "bounds": box}, torch.float64),
+        ({"x0": np.array([0.0, 1.0]), "bounds": BOX}, torch.float64),
+        ({"x0": np.array([0.0, 1.0]), "bounds": small}, torch.float64),
+        ({"x0": np.array([0, 1]), "bounds": small}, torch.float32),
+        ({"x0": torch.zeros(2), "bounds": box}, torch.float32),
+        ({"x0": [0, 1], "bounds": BOX}, torch.float32),
+        ({"bounds": (np.array([-4, -4]), 4)}, torch.float32),
+    ]
+    for fields, dtype in cases:
+        assert minimize(bowl, **fields, iterations=1).x.dtype == dtype
+    assert emulate(bowl, [0.0, 1.0], w0=np.array([1.0, 2.0])).path.dtype == torch.float32
+    assert gradient(bowl, np.array([1.0, 2.0])).direction.dtype == torch.float64
+    assert gradient(bowl, [1, 2]).direction.dtype == torch.float32
+
+
+def test_values_that_only_float64_can_tell_apart_are_kept_beside_positions_in_float32():
+    found = minimize(lambda x: 1e8 + bowl(x.double()), bounds=BOX)
+    assert (found.x.dtype, found.value.dtype) == (torch.float32, torch.float64)
+    torch.testing.assert_close(found.x, torch.ones(2), atol=0.05, rtol=0)
+    w = torch.tensor([3.0, -2.0])
+    direction = gradient(lambda x: 1e8 + bowl(x.double()), w, spread=0.5, particles=30).direction
+    torch.testing.assert_close(direction, 2 * (w - 1), atol=0.3, rtol=0)
+
+
+# --- functions that write, or that leave torch -----------------------------------------------
+
+
+def in_torch(x):
+    return bowl(x.clamp_(max=0.5))
+
+
+def aside(x):
+    x.data.clamp_(max=0.5)
+    return bowl(x)
+
+
+def in_numpy(x):
+    array = x.numpy()
+    np.minimum(array, 0.5, out=array)
+    return np.square(array - 1).sum(axis=1)
+
+
+@pytest.mark.parametrize("f", [in_torch, aside, in_numpy])
+def test_a_function_that_writes_into_its_points_does_not_move_them(f):
+    def clean(x):
+        return bowl(x.clamp(max=0.5))
+
+    x0 = torch.rand(7, 2) * 4 - 2
+    kept = x0.clone()
+    fields = {"x0": x0, "bounds": BOX, "constraints": [lambda x: f(x) - 9], "iterations": 5}
+    found, wanted = (minimize(g, **{**fields, "constraints": [lambda x, g=g: g(x) - 9]})
+                     for g in (f, clean))  # fmt: skip
+    assert torch.equal(found.x, wanted.x) and torch.equal(x0, kept)
+    assert torch.equal(emulate(f, x0, iterations=5).path, emulate(clean, x0, iterations=5).path)
+    w = torch.tensor([0.2, 3.0])
+    assert torch.equal(gradient(f, w).direction, gradient(clean, w).direction)
+    assert w.tolist() == pytest.approx([0.2, 3.0])
+
+
+def test_a_function_that_begins_to_write_later_is_refused():
+    calls = []
+
+    def f(x):
+        calls.append(0)
+        return bowl(x.mul_(2) if len(calls) > 3 else x)
+
+    with pytest.raises(ValueError, match=r"^f: must leave the points as they are, or change them"):
+        minimize(f, bounds=BOX)
 
 
 # --- resuming ------------------------------------------------------------------------------
@@ -393,6 +552,107 @@ def test_evaluations_before_resuming_count():
     state = minimize(bowl, bounds=BOX, evaluations=100).state
     assert int(minimize(bowl, bounds=BOX, evaluations=100, resume=state).iterations) == 4
     assert int(minimize(bowl, bounds=BOX, evaluations=200, resume=state).iterations) == 9
+
+
+RULES = st.fixed_dictionaries({
+    "target": st.sampled_from([None, 2.0, 0.1, 1e-3]), "cube": st.sampled_from([None, 1.0, 0.1]),
+    "iterations": st.integers(0, 60), "evaluations": st.sampled_from([None, 100, 700]),
+})  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(RULES, RULES, st.booleans())
+def test_a_swarm_goes_on_under_other_rules_as_if_they_had_been_there_from_the_start(
+    first, other, limited
+):
+    fields = {"bounds": BOX, "seed": 3, "dynamics": EMPSO(bias_correction=True)}
+    if limited:
+        fields["constraints"] = off_the_line
+    part = minimize(ripples, **fields, **first)
+    kept = bits(part.state)
+    whole, again = (
+        minimize(ripples, **fields, **other, resume=resume) for resume in (None, part.state)
+    )
+    assert bits(part.state) == kept
+    if int(whole.iterations) >= int(part.iterations):
+        assert results(again) == results(whole) and bits(again.state) == bits(whole.state)
+    else:  # it has gone past where these rules stop it
+        assert int(again.iterations) == int(part.iterations)
+        assert torch.equal(again.state.swarm.x, part.state.swarm.x)
+
+
+@pytest.mark.parametrize("every", [1, 8])
+@pytest.mark.parametrize("limited", [False, True])
+def test_swarms_that_a_rule_stopped_early_catch_up_once_it_is_gone(limited, every, monkeypatch):
+    monkeypatch.setattr(stopping, "check_every", lambda device: every)
+    f, seen = recording(ripples)
+    fields = {"bounds": BOX, "constraints": outside_disc} if limited else {"bounds": BOX}
+    first = minimize(f, **fields, swarms=6, particles=8, cube=0.5)
+    stops = first.iterations
+    assert len(set(stops.tolist())) > 2
+    again = minimize(f, **fields, cube=None, iterations=150, resume=stored(first.state))
+    assert {reason.split(",")[0] for reason in again.reason} == {"iterations"}
+    assert again.iterations.tolist() == [150] * 6
+    assert bool((again.value <= first.value).all())
+    if every == 1:  # else a swarm that has stopped is evaluated until the next look
+        assert sum(map(len, seen)) == 8 * 6 * 151 + 6  # once more at the best places
+    numbers = [row["iteration"] for row in again.history]
+    assert numbers == sorted(set(numbers))
+    assert again.state.iteration == again.state.swarm.moves >= 150
+    same = minimize(ripples, **fields, cube=None, iterations=150, resume=again.state)
+    assert bits(same.state) == bits(again.state)
+
+
+def test_stricter_rules_stop_a_swarm_where_it_is():
+    part = minimize(bowl, bounds=BOX, iterations=30, cube=None)
+    again = minimize(bowl, bounds=BOX, target=10.0, resume=part.state)
+    assert (again.reason, int(again.iterations)) == ("target", 30)
+    assert again.history[-1]["running"] == 0
+
+
+OTHERS = {
+    "dynamics": ({"dynamics": PSO()}, r"dynamics: must be that of the state .* EMPSO\(.*got PSO"),
+    "coefficients": ({"dynamics": EMPSO(beta=0.5)}, "dynamics: must be that of the state"),
+    "bounds": ({"bounds": (-4.0, 5.0)}, r"bounds: .* high \[4.0, 4.0\], got 5.0"),
+    "dimensions": ({"bounds": ([-4.0] * 3, [4.0] * 3)}, "bounds: .* each of 2 dimensions"),
+    "constraints": ({"constraints": outside_disc}, "constraints: must be those .*, 0, got 1"),
+    "f": ({"f": lambda x: ripples(x) + 1}, "f: must be that of the state to go on from, .* got "),
+    "f that fails": ({"f": lambda x: x[:, 0] * math.nan}, "f: must be that of the state"),
+    "a path": ({"resume": 3}, "resume: must be a state or a path, got a int"),
+}
+
+
+@pytest.mark.parametrize("fields, message", OTHERS.values(), ids=OTHERS)
+def test_going_on_with_another_search_is_refused(fields, message):
+    state = minimize(ripples, bounds=BOX, iterations=9).state
+    fields = {"f": ripples, "bounds": BOX, "resume": state, **fields}
+    with pytest.raises((ValueError, TypeError), match=message):
+        minimize(fields.pop("f"), **fields)
+
+
+def test_other_constraints_are_refused_as_far_as_they_can_be_told():
+    fields = {"bounds": BOX, "constraints": outside_disc}
+    state = minimize(bowl, **fields, iterations=9).state
+    assert minimize(bowl, **fields, resume=state).feasible
+    for other, message in (
+        ({"constraints": ()}, "constraints: must be those .*, 1, got 0"),
+        ({"constraints": lambda x: 9 - outside_disc(x)}, "constraints: .* got others"),
+        ({"tolerance": 0.1}, r"tolerance: must be that of the state .*, \[0.0001\], got \[0.1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            minimize(bowl, **{**fields, **other}, resume=state)
+
+
+def test_bounds_may_be_left_out_and_noise_is_no_other_function():
+    generator = generator_from(0)
+
+    def noisy(x):
+        return bowl(x) + torch.rand(len(x), generator=generator)
+
+    state = minimize(noisy, bounds=BOX, iterations=9).state
+    f, seen = recording(noisy)
+    assert int(minimize(f, iterations=40, resume=state).iterations) > 9
+    assert float(torch.cat(seen).abs().max()) <= 4
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import os
 import random
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -304,3 +305,25 @@ def test_a_layer_without_a_batched_form_keeps_members_apart():
 def test_names_that_are_no_engines_are_refused(name):
     with pytest.raises(ValueError, match="engine: must be one of auto, loop, vmap, batched, simd"):
         ge.Population(mlp(2, 1), 2, engine=name)
+
+
+# --- whole runs in threads of the caller -------------------------------------------------------
+
+
+def test_runs_in_threads_have_the_bits_of_each_alone_and_leave_global_states():
+    case = ZOO["mlp"]
+    x, y = case.batch(24, seed=1)
+
+    def run(seed):
+        algorithm = ge.GADAM(population=3, generations=2, steps=12, batch_size=8)
+        net = mlp(x.shape[1], 8, 3, dropout=0.3)
+        kept = ge.fit(algorithm, net, F.cross_entropy, (x, y), seed=seed, engine="loop", quiet=True)
+        return kept.losses.tolist(), [t.tolist() for t in kept.members.tensors.values()]
+
+    alone = [run(seed) for seed in range(4)]
+    before = torch.get_rng_state(), random.getstate(), torch.is_grad_enabled()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(run, range(4)))
+    assert together == alone
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (random.getstate(), torch.is_grad_enabled()) == before[1:]

@@ -242,7 +242,7 @@ ALGORITHMS = {
     "ladder": ge.GEMONN(population=4, generations=3, **LEARNING, objectives=("density", "error")),
     "crossover": ge.GEMONN(
         population=4, generations=2, search="crossover", objectives=("loss", "flops"), fine_tune=2,
-        **LEARNING,
+        batch_size=16, lr=1e-2,
     ),
     "adaswarm": ge.AdaSwarm(population=2, generations=2, **LEARNING),
 }  # fmt: skip
@@ -282,7 +282,7 @@ def test_a_language_model_learns():
 def test_a_run_extended_to_twice_its_length_is_one_long_run(kind, tmp_path):
     def run(generations, folder=None):
         algorithm = ge.GADAM(population=2, generations=generations, steps=3, batch_size=16)
-        train = {"mapping": sentences, "loader": loader}[kind]()
+        train = sentences() if kind == "mapping" else loader(batch_size=16)
         return fit(algorithm, folder, train=train)
 
     run(1, tmp_path)

@@ -41,7 +41,7 @@ ALGORITHMS = {
     "islands": ge.Islands(ge.GADAM(population=4, generations=2, **SHORT), islands=2, every=1),
     "ladder": ge.GEMONN(population=4, generations=4, **SHORT, objectives=("density", "error")),
     "crossover": ge.GEMONN(
-        population=4, generations=3, search="crossover", **SHORT,
+        population=4, generations=3, search="crossover", batch_size=16, lr=0.05,
         objectives=("loss", "flops"), fine_tune=3,
     ),
     "adaswarm": ge.AdaSwarm(population=2, generations=2, **SHORT),
@@ -141,5 +141,5 @@ def test_engines_train_alike():
 
 def test_a_single_network_is_tried_once_before_the_work():
     problem = problems.make_problem(Reader, ON_LOGITS, rows=words())
-    try_once(problem)
+    try_once(problem, [])
     assert math.isfinite(float(problem.evaluate(problem.population.tensors)[0]))

@@ -8,7 +8,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gradevo import loggers
+    from gradevo import datasets as datasets
+    from gradevo import distributed as distributed
+    from gradevo import export as export
+    from gradevo import lightning as lightning
+    from gradevo import loggers as loggers
+    from gradevo import losses as losses
+    from gradevo import models as models
+    from gradevo import ray as ray
+    from gradevo import report as report
+    from gradevo import shrink as shrink
+    from gradevo import sklearn as sklearn
+    from gradevo import stacked as stacked
+    from gradevo import swarm as swarm
     from gradevo.algorithms.adaswarm import AdaSwarm
     from gradevo.algorithms.gadam import GADAM
     from gradevo.algorithms.gemonn import GEMONN
@@ -45,8 +57,11 @@ _ROOMS = {
     "SwarmLoss": "gradevo.swarm.loss",
     "evolve": "gradevo.evolution",
     "fit": "gradevo.run",
-    "loggers": "gradevo.loggers",
 }
+_SUBMODULES = (
+    "datasets", "distributed", "export", "lightning", "loggers", "losses", "models", "ray",
+    "report", "shrink", "sklearn", "stacked", "swarm",
+)  # fmt: skip
 
 __all__ = [
     "GADAM",
@@ -72,12 +87,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        room = import_module(_ROOMS[name])
-        return getattr(room, name, room)  # a room may be a name of its own
+        return getattr(import_module(_ROOMS[name]), name)
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
     from gradevo.deprecation import successor
 
     return successor(name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+    return sorted({*__all__, *_SUBMODULES, "__version__"})

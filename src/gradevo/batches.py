@@ -5,17 +5,18 @@ and the number of draws since. A source keeps no other state that matters, so a 
 with the batches that it would have seen.
 """
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from gradevo import trees
 from gradevo.checkpoint import storable
+from gradevo.forms import INT64
 from gradevo.randomness import generator_from, isolated
 from gradevo.share import Share, mixed
 from gradevo.trees import Tree
@@ -38,6 +39,7 @@ class Source(Protocol):
 
     rows: int
     batch_size: int
+    draws: int  # in an epoch, at most
 
     def start(self, generator: Generator) -> Position:
         """The beginning of an epoch, its order to be drawn from `generator`."""
@@ -63,6 +65,7 @@ class TensorSource:
         self.rows = trees.length(x)
         self.device = trees.tensors(x)[0].device
         self.batch_size = batch_size
+        self.draws = self.rows // batch_size
         self._orders: tuple[Tensor, tuple[int, ...], Tensor, Generator] | None = (
             None  # of this epoch
         )
@@ -131,6 +134,8 @@ class LoaderSource:
         self.loader = loader
         self.rows = rows_of(loader)
         self.batch_size = loader.batch_size or 0
+        self.draws = _draws(loader)
+        self.admit: Callable[[Pair], Pair] = lambda pair: pair  # what a batch goes through
         self._live: tuple[Position, Iterator[Any], Generator] | None = None
 
     def start(self, generator: Generator) -> Position:
@@ -141,7 +146,8 @@ class LoaderSource:
             return self._next(position)
         share = _share(members)
         every = (self._next(position) for _ in range(share.of))  # others' are dealt to them
-        batches = [batch for i, batch in enumerate(every) if i in share.ids]
+        own = (pair for i, pair in enumerate(every) if i in share.ids)
+        batches = [trees.each(torch.clone, pair) for pair in own]  # a loader may reuse its memory
         try:
             return trees.stack([x for x, _ in batches]), trees.stack([y for _, y in batches])
         except RuntimeError as error:
@@ -157,7 +163,7 @@ class LoaderSource:
             while (batch := self._take(position)) is not None:
                 x, y = pair_of("train", batch)
                 if trees.length(x) == self.batch_size:
-                    return x, y
+                    return self.admit((x, y))
             position.epoch, position.taken = self._at(position)[1].get_state(), 0
         raise ValueError(
             f"train: a pass through the loader must give a batch of {self.batch_size} rows, "
@@ -189,6 +195,14 @@ class LoaderSource:
         for _ in range(position.taken):  # exactly as the run took them
             self._take(self._live[0])
         return iterator, generator
+
+
+def _draws(loader: DataLoader[Any]) -> int:
+    """Batches of a pass, as far as a loader can tell."""
+    exact = not isinstance(loader.dataset, IterableDataset)
+    with suppress(TypeError, NotImplementedError):
+        return len(loader) if exact else INT64
+    return INT64
 
 
 def _share(members: int | Share) -> Share:

@@ -1,29 +1,22 @@
-"""State on disk: one file of plain tensors and numbers, replaced whole or not at all.
+"""State on disk: trees of plain tensors and numbers, one file each.
 
-A checkpoint is one safetensors file; one of its tensors is the text of a JSON document that
-holds everything else. Nothing is pickled. It is written in a folder beside the old one and
-renamed over it, so a kill at any instant leaves a good file.
+A checkpoint is one safetensors file with a checksum (see `sealed`); one of its tensors is the text
+of a JSON document that holds everything else. Nothing is pickled.
 """
 
 import dataclasses
 import json
 import math
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Generator, Tensor
 
+from gradevo import sealed
+from gradevo.disk import explaining, replacing
 from gradevo.errors import CheckpointError
 
-FORMAT = 1
-UNFINISHED = ".unfinished-"  # folders in which files are written; a kill may leave one
 _CLASSES: dict[str, type] = {}
 T = TypeVar("T", bound=type)
 Found = dict[int, tuple[int, Tensor]]  # by identity, so that a tensor is stored once
@@ -62,11 +55,17 @@ def pack(value: Any, tensors: Found) -> Any:
 
 
 def unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
-    """The tree that `pack` took apart."""
-    if not isinstance(node, dict):
+    """The tree that `pack` took apart.
+
+    Raises:
+        LookupError, RuntimeError, TypeError, ValueError: it is none.
+    """
+    if node is None or isinstance(node, bool | int | float | str):
         return node
+    if not isinstance(node, dict):
+        raise TypeError(f"a {type(node).__name__} that is no part of a tree")
     if "class" in node:
-        return _CLASSES[node["class"]](**unpack(node["fields"], tensors))
+        return _instance(_CLASSES[node["class"]], unpack(node["fields"], tensors))
     ((kind, inner),) = node.items()
     if kind == "tensor":
         return tensors[str(inner)]
@@ -77,7 +76,15 @@ def unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
     if kind == "dict":
         return {unpack(k, tensors): unpack(v, tensors) for k, v in inner}
     items = [unpack(item, tensors) for item in inner]
-    return tuple(items) if kind == "tuple" else items
+    return {"list": list, "tuple": tuple}[kind](items)
+
+
+def _instance(cls: type, found: dict[str, Any]) -> Any:
+    """An object of all its fields: a default would be another value than the one that was saved."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    if found.keys() != names:
+        raise ValueError(f"{cls.__name__} with other fields: {sorted(names ^ found.keys())}")
+    return cls(**found)
 
 
 def strict(value: Any) -> Any:
@@ -94,90 +101,49 @@ def strict(value: Any) -> Any:
 # --- between (tensors, JSON) and the disk --------------------------------------------------
 
 
-def write(path: Path, value: Any) -> None:
-    """Write a tree to one file, atomically.
+def write(path: Path, value: Any) -> str:
+    """Write a tree to one file, atomically; returns the file's checksum.
 
     Raises:
         CheckpointError: the disk is full or the folder cannot be written; what was at `path`
             is untouched.
+        TypeError: a value or tensor that cannot be stored.
+    """
+    with replacing(path) as new:
+        return dump(new, value)
+
+
+def dump(path: Path, value: Any) -> str:
+    """As `write`, but in place: for a file that does not count yet.
+
+    Raises:
+        OSError: it cannot be written.
+        TypeError: a value or tensor that cannot be stored.
     """
     found: Found = {}
     text = json.dumps(pack(value, found)).encode()
-    plain = {str(number): t.detach().cpu().contiguous() for number, t in found.values()}
+    plain = {str(number): tensor for number, tensor in found.values()}
     plain["json"] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
-    with replacing(path) as new:
-        save_file(plain, new, metadata={"gradevo": str(FORMAT)})
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Where to write what becomes `path` once the block has ended well, whole or not at all.
-
-    Raises:
-        CheckpointError: as for `write`.
-    """
-    room = path.parent / f"{UNFINISHED}{os.getpid()}"
-    try:
-        with explaining("be writable (the last good one is kept)", path):
-            room.mkdir(parents=True, exist_ok=True)
-            yield room / path.name
-            os.chmod(room / path.name, room.stat().st_mode & 0o666)  # as the umask has it
-            flush(room / path.name)
-            os.replace(room / path.name, path)
-            if os.name == "posix":
-                flush(path.parent)  # makes the renaming itself durable
-    finally:
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def clear_unfinished(folder: Path) -> None:
-    """Remove what a kill left behind; good files are elsewhere."""
-    for room in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(room, ignore_errors=True)
-
-
-def flush(path: Path) -> None:
-    """Wait until a file, or what a folder lists, is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def explaining(rule: str, path: Path) -> Iterator[None]:
-    """Say of what the system refuses which file it was and what is expected of it."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(f"checkpoint: must {rule}, got {reason} for {path}") from error
+    return sealed.save(path, plain)
 
 
 def read(path: Path) -> Any:
     """The tree that `write` left at `path`.
 
     Raises:
-        CheckpointError: no file, a truncated or foreign one, or one of another version.
+        CheckpointError: no file, a truncated, damaged or foreign one, or one of another version.
     """
-    whole = "be a whole gradevo file (this one is missing, truncated, damaged or foreign)"
-    with explaining(whole, path), safe_open(path, framework="pt") as file:
-        _check_format((file.metadata() or {}).get("gradevo"), path)
-        # cloned, since older safetensors give a map of the file, aligned otherwise than it was
-        names = list(file.keys())
-        tensors = {name: file.get_tensor(name).clone() for name in names}
+    return read_with_checksum(path)[0]
+
+
+def read_with_checksum(path: Path) -> tuple[Any, str]:
+    """As `read`, and the file's checksum."""
+    with explaining(sealed.WHOLE, path):
+        tensors, about = sealed.load(path)
     try:
-        return unpack(json.loads(bytes(tensors.pop("json").numpy())), tensors)
+        text = tensors.pop("json").numpy().tobytes()
+        return unpack(sealed.parsed(text), tensors), about["xxh3"]
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f"checkpoint: must {whole}, got {error!r} for {path}") from error
-
-
-def _check_format(found: str | None, path: Path) -> None:
-    if found is None:
-        raise CheckpointError(f"checkpoint: must be a gradevo file, got another one in {path}")
-    if found != str(FORMAT):
         raise CheckpointError(
-            f"checkpoint: must be of format {FORMAT}, got format {found} in {path}; "
-            "it was written by another version of gradevo"
-        )
+            f"checkpoint: must {sealed.WHOLE}, got {error!r} for {path}"
+        ) from error

@@ -9,9 +9,9 @@ from typing import Any, cast
 from scipy.stats import wilcoxon
 from torch import nn
 
-from gradevo.algorithms.base import LearningConfig
+from gradevo.data import batch_of
 from gradevo.datasets.loading import Data
-from gradevo.methods import method
+from gradevo.methods import WITHOUT, method
 from gradevo.outcome import Outcome, run_method
 from gradevo.progress import log
 
@@ -37,18 +37,18 @@ def compare(
         settings: of `method`.
         loss: one of `LOSSES`.
         folder: each run's folder is a subfolder of it.
-        options: `engine` and `device` of `fit`.
+        options: `engine`, `device` and `force` of `fit`.
     """
     if len(set(names)) < len(names):
         raise ValueError(f"methods: must be different ones, got {', '.join(names)}")
     for name in names:
-        method(name, loss, **settings)  # a wrong name or value shows before any work
+        method(name, loss, **usable(name, settings))  # a mistake shows before any work
     outcomes = []
     for seed in range(seeds):
         data = load(seed)
         build = network(data)
         for name in names:
-            chosen = method(name, loss, **fitting(settings, data))
+            chosen = method(name, loss, **fitting(usable(name, settings), data))
             place = folder / f"{name}-{seed}" if folder is not None else None
             log.info("%s, seed %d", name, seed)
             where = {"seed": seed, "loss": loss, "folder": place}
@@ -57,11 +57,15 @@ def compare(
     return outcomes
 
 
+def usable(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings that a method has; others of the methods beside it may have more."""
+    return {key: value for key, value in settings.items() if key not in WITHOUT.get(name, ())}
+
+
 def fitting(settings: dict[str, Any], data: Data) -> dict[str, Any]:
-    """Settings with a batch size that the data can fill, where none is given."""
-    if settings.get("batch_size") is not None:
-        return settings
-    return {**settings, "batch_size": min(LearningConfig.batch_size, len(data.train[0]))}
+    """Settings with a batch size that the data can fill."""
+    asked = settings.get("batch_size")
+    return {**settings, "batch_size": batch_of(asked, len(data.train[0]))}
 
 
 def summary(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -1,11 +1,12 @@
 """Steps of a phase by the simd engine's kernel, many a call: batches, optimiser, mean and all."""
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from gradevo.batches import TensorSource
+from gradevo.batches import Position, TensorSource
 from gradevo.engines.check import Declined
 from gradevo.engines.simd import Simd, missing
 from gradevo.optimisers import MemberOptimiser
@@ -51,6 +52,15 @@ class Compiled:
         self.rule = rule_of(optimiser, self.program.blocks)
         self.counted = 0
         self._take_over()
+
+    @staticmethod
+    def goes_on(problem: Problem, phase: Phase, optimiser: MemberOptimiser) -> bool:
+        """Whether the kernel may take the next steps: not once a member has skipped one.
+
+        It steps all members alike, and does not look at single gradients.
+        """
+        sound = not bool(phase.lost.any()) and bool(problem.population.flat.isfinite().all())
+        return sound and optimiser.taken() is not None and Compiled.serves(problem, optimiser)
 
     @staticmethod
     def serves(problem: Problem, optimiser: MemberOptimiser) -> bool:
@@ -116,6 +126,34 @@ class Compiled:
         self.phase.passes += most * self.population.size
         return most
 
+    # --- back again ------------------------------------------------------------------------
+
+    def kept(self) -> "Before":
+        """Where everything stands, to go back to."""
+        lanes = [self.program.state, *self.moments.values()]
+        lanes += [] if self.mean is None else [self.mean]
+        numbers = self.rule.taken, self.counted, self.phase.passes
+        data = replace(self.streams.data)
+        return Before(lanes, [t.clone() for t in lanes], numbers, data, self._noise())
+
+    def _noise(self) -> Tensor:
+        return self.streams.noise.get_state()
+
+    def is_sound(self, before: "Before") -> bool:
+        """Whether nothing has become NaN or infinite since, as after such a gradient it would."""
+        return all(
+            bool(now.isfinite().all()) or torch.equal(now.isfinite(), then.isfinite())
+            for now, then in zip(before.lanes, before.numbers, strict=True)
+        )
+
+    def go_back(self, before: "Before") -> None:
+        """Undo the steps since."""
+        for now, then in zip(before.lanes, before.numbers, strict=True):
+            now.copy_(then)
+        self.rule.taken, self.counted, self.phase.passes = before.counts
+        self.streams.data.epoch, self.streams.data.taken = before.data.epoch, before.data.taken
+        self.streams.noise.set_state(before.noise)
+
     def _indices(self, steps: int) -> Tensor:
         """Rows of every lane, one batch after another, `(blocks * lanes, steps * batch)`."""
         from gradevo.engines.simd.program import index_table
@@ -164,6 +202,25 @@ class Compiled:
             unpack(self.program.places, lanes, stacked)
             self.optimiser.put(name, stacked, self.rule.count)
         self.phase.optimizer = self.optimiser.state()
+
+
+@dataclass(frozen=True)
+class Before:
+    """A phase in lanes at some step.
+
+    Attributes:
+        lanes: the tensors that steps change.
+        numbers: what was in them.
+        counts: steps of the rule, of norms, passes.
+        data: the position in the data.
+        noise: state of the generator.
+    """
+
+    lanes: list[Tensor]
+    numbers: list[Tensor]
+    counts: tuple[int, int, int]
+    data: Position
+    noise: Tensor
 
 
 def _simd(problem: Problem) -> Simd:

@@ -1,5 +1,7 @@
 """What the user hands to `fit` as data, checked and turned into sources and validation rows."""
 
+import logging
+import math
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +21,7 @@ from torch.utils.data import (
 )
 
 from gradevo import trees
+from gradevo.arrays import tensor_of
 from gradevo.batches import (
     LoaderSource,
     Pair,
@@ -30,12 +33,15 @@ from gradevo.batches import (
     reseed,
     rows_of,
 )
+from gradevo.collating import check_collate
 from gradevo.randomness import generator_from, isolated
 from gradevo.trees import Tree
 
 DataLike = Pair | Mapping[str, Any] | Dataset[Any] | DataLoader[Any]
 Data = Pair | Dataset[Any] | DataLoader[Any]  # once it is checked
 HOLDOUT = 0.2  # share of `train` held out when no `valid` is given
+USUAL_BATCH = 128  # rows, where a config leaves them open
+log = logging.getLogger(__name__)
 KEPT = (  # what a loader over held-out rows takes over from the user's
     "batch_size", "num_workers", "collate_fn", "pin_memory", "timeout", "worker_init_fn",
     "multiprocessing_context", "prefetch_factor", "persistent_workers",
@@ -49,20 +55,27 @@ class Split:
     Attributes:
         source: training batches.
         valid: all validation rows, `(x, y)`, tensors or trees of them.
+        separate: whether these were given, rather than held out of the training rows.
     """
 
     source: Source
     valid: Pair
+    separate: bool = True
 
 
 def prepare(
-    train: DataLike, valid: DataLike | None, *, batch_size: int, seed: int, device: torch.device
+    train: DataLike,
+    valid: DataLike | None,
+    *,
+    batch_size: int | None,
+    seed: int,
+    device: torch.device,
 ) -> Split:
     """Check what the user gave, and hold out validation rows where none were given.
 
     Raises:
-        ValueError: empty data, x and y of different length, a batch larger than the data, or
-            a loader that cannot be split.
+        ValueError: empty data, x and y of different length, a batch larger than the data or
+            another one than the loader's, or a loader that cannot be split.
         TypeError: neither tensors nor a Dataset nor a DataLoader, or data without a length.
     """
     rows = _checked("train", train)
@@ -71,7 +84,37 @@ def prepare(
     else:
         held = _checked("valid", valid)
     x, y = _materialise("train" if valid is None else "valid", held, seed)
-    return Split(_source(rows, batch_size, device), (trees.to(x, device), trees.to(y, device)))
+    held_out = trees.to(x, device), trees.to(y, device)
+    return Split(_source(rows, batch_size, device), held_out, separate=valid is not None)
+
+
+def batch_of(asked: int | None, rows: int, usual: int = USUAL_BATCH) -> int:
+    """Rows a batch: those asked for, or else the usual ones or all that there are.
+
+    Args:
+        asked: by a config; None: nothing.
+        rows: training rows, those held out apart.
+        usual: rows that make a good batch.
+
+    Raises:
+        ValueError: more are asked for than there are.
+
+    Example:
+        >>> batch_of(None, 500), batch_of(None, 90), batch_of(32, 90)
+        (128, 90, 32)
+    """
+    if asked is None:
+        return min(usual, rows)
+    if asked > rows:
+        raise ValueError(
+            f"batch_size: must be at most the number of training rows ({rows}), got {asked}"
+        )
+    return asked
+
+
+def rows_to_train(rows: int) -> int:
+    """Of so many rows those that are left when some are held out."""
+    return rows - math.ceil(HOLDOUT * rows)
 
 
 def check_labels(name: str, y: Tensor, classes: int, ignored: int) -> None:
@@ -96,8 +139,9 @@ def _checked(name: str, data: Any) -> Data:
     if isinstance(data, Mapping):
         data = parted(name, data)
     if isinstance(data, tuple | list) and len(data) == 2:
-        x, y = (trees.plain(part, partial(_tensor, name)) for part in data)
-        data = checked_pair(name, x, y)
+        parts = zip(("x", "y"), data, strict=True)
+        x, y = (trees.plain(part, partial(_tensor, f"{name}: {which}")) for which, part in parts)
+        data = _paired(name, data[0], x, y)
     elif not isinstance(data, Dataset | DataLoader):
         raise TypeError(
             f"{name}: must be a pair of tensors (x, y), or of mappings and tuples of them, a "
@@ -109,18 +153,27 @@ def _checked(name: str, data: Any) -> Data:
         rows = _rows(name, data.dataset if isinstance(data, DataLoader) else data)
     if rows == 0:
         raise ValueError(f"{name}: must hold at least one row, got none")
+    if isinstance(data, DataLoader):
+        check_collate(name, data)
     return data
 
 
-def _tensor(name: str, part: Any) -> Tensor:
+def _paired(name: str, given: Any, x: Tree, y: Tree) -> Pair:
     try:
-        found = torch.as_tensor(part).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"{name}: x and y must be tensors or arrays of numbers, got {type(part).__name__}"
-        ) from error
+        return checked_pair(name, x, y)
+    except ValueError as error:
+        if isinstance(given, list) and isinstance(x, tuple) and len(given) == trees.length(y):
+            raise ValueError(
+                f"{error}; a list of tensors is several inputs by position: of rows, use "
+                "torch.stack(x)"
+            ) from None
+        raise
+
+
+def _tensor(name: str, part: Any) -> Tensor:
+    found = tensor_of(name, part)
     if found.dim() == 0:
-        _rows(name, found)
+        _rows(name.partition(":")[0], found)
     return found
 
 
@@ -207,20 +260,20 @@ def _like(loader: DataLoader[Any], rows: Dataset[Any], **order: bool) -> DataLoa
 # --- sources and validation rows -----------------------------------------------------------
 
 
-def _source(train: Data, batch_size: int, device: torch.device) -> Source:
+def _source(train: Data, batch_size: int | None, device: torch.device) -> Source:
     if isinstance(train, DataLoader):
-        return _loader_source(train)
+        return _loader_source(train, batch_size)
     rows = trees.length(train[0]) if isinstance(train, tuple) else len(cast(Sized, train))
-    if batch_size > rows:
-        raise ValueError(
-            f"batch_size: must be at most the number of training rows ({rows}), got {batch_size}"
-        )
+    size = batch_of(batch_size, rows)
+    if batch_size is None and size < USUAL_BATCH:
+        log.warning("batch_size: %d, all training rows, as there are fewer than %d", size,
+                    USUAL_BATCH)  # fmt: skip
     if isinstance(train, tuple):
-        return TensorSource(trees.to(train[0], device), trees.to(train[1], device), batch_size)
-    return LoaderSource(DataLoader(train, batch_size=batch_size, shuffle=True))
+        return TensorSource(trees.to(train[0], device), trees.to(train[1], device), size)
+    return LoaderSource(DataLoader(train, batch_size=size, shuffle=True))
 
 
-def _loader_source(loader: DataLoader[Any]) -> Source:
+def _loader_source(loader: DataLoader[Any], asked: int | None) -> Source:
     size, rows = loader.batch_size, rows_of(loader)
     if not size:
         raise ValueError("train: a DataLoader must have a batch_size, got None")
@@ -228,6 +281,11 @@ def _loader_source(loader: DataLoader[Any]) -> Source:
         raise ValueError(
             f"train: the loader's batch_size must be at most the rows of a pass ({rows}), "
             f"got {size}"
+        )
+    if asked not in (None, size):
+        raise ValueError(
+            f"batch_size: must be left out with a DataLoader, which has its own ({size}), got "
+            f"{asked}"
         )
     return LoaderSource(loader)
 

@@ -19,3 +19,21 @@ class EngineError(RuntimeError):
 
 class ExportError(RuntimeError):
     """A network cannot be written in a format, or what was written computes something else."""
+
+
+class Terminated(SystemExit):
+    """The system wants the process to end (SIGTERM, SIGHUP); what there was to save is saved.
+
+    Nobody has to catch it: the process ends with the exit code that shells give to the signal.
+
+    Args:
+        number: of the signal.
+        said: where the state is, and how to go on.
+    """
+
+    def __init__(self, number: int, said: str = "") -> None:
+        super().__init__(128 + number)
+        self.number, self.said = number, said
+
+    def __str__(self) -> str:
+        return self.said

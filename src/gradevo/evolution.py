@@ -17,18 +17,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 
-from gradevo import validation
+from gradevo import trees, validation
 from gradevo.algorithms.gadam import GADAM
+from gradevo.arrays import tensor_of
 from gradevo.heredity import Estate
 from gradevo.operators import survival
 from gradevo.operators.alignment import Unaligned, align
 from gradevo.operators.selection import finite_or_worst
 from gradevo.operators.symmetry import find_symmetry
 from gradevo.population import Population
+from gradevo.probe import check_alike, check_real
 from gradevo.randomness import drawn_key
 from gradevo.structure import Tensors
 
@@ -55,7 +58,7 @@ class Births:
 @torch.no_grad()
 def evolve(
     population: Population,
-    losses: Tensor,
+    losses: Tensor | np.ndarray | Sequence[float],
     *,
     generator: Generator,
     optimizer: Optimizer | Sequence[Optimizer] = (),
@@ -71,8 +74,8 @@ def evolve(
 
     Args:
         population: the members; tensors change in place, so optimisers and views stay valid.
-        losses: validation loss of every member, `(g,)`, lower is better; NaN and infinite ones rank
-            last, and those members are always replaced.
+        losses: validation loss of every member, `(g,)` numbers, lower is better; NaN and infinite
+            ones rank last, and those members are always replaced.
         generator: a CPU generator; global random state is left untouched.
         optimizer: over `population.parameters()`, or one or several over members' rows. Children
             get the moments of their fitter parent; where members have parameter groups of their
@@ -101,11 +104,12 @@ def evolve(
         >>> births.children
         tensor([2])
     """
-    config, losses = config or GADAM(), _checked(population, losses, replace)
-    children = survival.losing(losses, replace)
+    config, optimizers = _settings(config, optimizer)
+    losses = _checked(population, losses, replace, generator, example)
+    children = survival.losing(losses, validation.share("replace", replace))
     if not len(children):
         return Births(children, torch.empty(0, 2, dtype=torch.long))
-    estate = Estate(population, [optimizer] if isinstance(optimizer, Optimizer) else optimizer)
+    estate = Estate(population, optimizers)
     parents = config.drawn_parents(losses, len(children), generator)
     born = _bred(population, config, losses, parents, generator, example)
     estate.inherit(config, children, parents[:, 0], generator)
@@ -115,9 +119,32 @@ def evolve(
     return Births(children, parents)
 
 
-def _checked(population: Population, losses: Tensor, replace: float) -> Tensor:
+def _settings(config: Any, optimizer: Any) -> tuple[GADAM, Sequence[Optimizer]]:
+    if not isinstance(config, GADAM | None):
+        raise TypeError(f"config: must be a GADAM, got {config!r}")
+    given = [optimizer] if isinstance(optimizer, Optimizer) else optimizer
+    if not isinstance(given, list | tuple) or not all(isinstance(one, Optimizer) for one in given):
+        raise TypeError(
+            f"optimizer: must be a torch optimiser, or several, got {trees.kind(optimizer)}"
+        )
+    return config or GADAM(), given
+
+
+def _checked(population: Any, losses: Any, replace: Any, generator: Any, example: Any) -> Tensor:
+    """Losses `(g,)`, float64 on the CPU."""
+    if not isinstance(population, Population):
+        raise TypeError(f"population: must be a Population, got {trees.kind(population)}")
     validation.at_least("population", population.size, 2)
+    check_real(population)
+    check_alike(population, example)
     validation.share("replace", replace)
+    if not isinstance(generator, Generator) or generator.device.type != "cpu":
+        raise TypeError(
+            f"generator: must be a torch.Generator on the CPU, got {trees.kind(generator)}"
+        )
+    losses = tensor_of("losses", losses)
+    if losses.is_complex() or losses.dtype == torch.bool:
+        raise TypeError(f"losses: must be real numbers, got {losses.dtype}")
     if losses.shape != (population.size,):
         raise ValueError(
             f"losses: must be one a member, ({population.size},), got {tuple(losses.shape)}"
@@ -138,8 +165,7 @@ def _bred(
         best = int(finite_or_worst(losses).argmin())  # a member that has diverged shows nothing
         second = _aligned(population.member(best), first, second, example)
     ids, key = torch.arange(len(parents)), drawn_key(generator)
-    names = population.structure.trainable
-    return config.crossed(names, losses, parents, (first, second), ids, key)
+    return config.crossed(population.structure, losses, parents, (first, second), ids, key)
 
 
 def _aligned(member: nn.Module, first: Tensors, second: Tensors, example: Any) -> Tensors:

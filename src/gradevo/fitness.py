@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gradevo import trees
 from gradevo.engines.batched.losses import of_members
+from gradevo.health import sound_members
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import evaluating
 from gradevo.trees import Tree
@@ -40,11 +41,30 @@ def evaluations(
         x: `(n, ...)`. y: `(n, ...)`. Tensors or trees of them.
 
     Returns:
-        For every loss `(g,)`, float64 on the CPU; NaN stays NaN.
+        For every loss `(g,)`, float64 on the CPU; NaN stays NaN. A member whose weights are not
+        finite has NaN, whatever a loss makes of its outputs; where a loss is only evaluated, so
+        has one whose outputs are NaN.
     """
     with evaluating(population), isolated(generator_from(0), population.device):
         chunks = trees.chunks(x, CHUNK)
-        parts = [population(chunk) for chunk in chunks]
+        parts = [_outputs(population, chunk) for chunk in chunks]
         outputs = trees.cat_outputs(parts, [trees.length(chunk) for chunk in chunks])  # (g, n, ...)
-        found = [of_members(loss, outputs, y, len(population), False) for loss in losses]
-    return [values.cpu().double() for values in found]
+        found = [_losses(population, loss, outputs, y) for loss in losses]
+        sound = sound_members(population)
+    return [values.masked_fill(~sound, torch.nan).cpu().double() for values in found]
+
+
+def _outputs(population: "Population", x: Tree) -> Tree:
+    """Without a graph, which a forward that takes gradients by itself makes all the same."""
+    with torch.set_grad_enabled(population.differentiates):
+        return trees.each(torch.detach, population(x))
+
+
+def _losses(population: "Population", loss: "Loss", outputs: Tree, y: Tree) -> Tensor:
+    """One loss of all members; the next one sees outputs and targets as they were."""
+    kind = "evaluation", getattr(loss, "__code__", type(loss))
+    with population.watch.over(kind, None, y) as (_, y):
+        found = of_members(loss, trees.each(torch.clone, outputs), y, len(population), False)
+    if not hasattr(loss, "of_members"):  # NaN goes through whatever has a gradient
+        return found
+    return found.masked_fill(trees.prediction(outputs).flatten(1).isnan().any(dim=1), torch.nan)

@@ -1,33 +1,48 @@
 """The run folder: when to save, what may be continued, and what is refused."""
 
 import dataclasses
+import logging
 import os
-import re
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor
 
-from gradevo import checkpoint, trees, validation
-from gradevo.algorithms.base import Algorithm, Info
+from gradevo import checkpoint, disk
+from gradevo.algorithms.base import Info
 from gradevo.errors import CheckpointError
+from gradevo.fields import settle
+from gradevo.forms import Form, anything, exactly, fitting, mapping, plain
+from gradevo.history import ALWAYS, engine, history, last_generation
+from gradevo.identity import Identity, differences
+from gradevo.lock import FolderLock
+from gradevo.names import CHECKPOINT as FILE
+from gradevo.names import GENERATIONS, HEAD, LOG
 from gradevo.population import Population
-from gradevo.problem import Problem
+from gradevo.validation import not_negative, path
 
-FILE = "checkpoint.safetensors"
-LOG = "log.jsonl"
-EXTENDABLE = {"generations", "theta"}  # a run may be made longer, unless it plans ahead
-FEW = 10_000  # numbers of a loss's own that are compared
+log = logging.getLogger(__name__)
 PAUSE = 10  # saves at the ends of short generations leave this many times their duration between
 
 
 def saved_in(folder: Path) -> bool:
     """Whether there is a run to go on with, of one process or of several."""
-    return (folder / FILE).exists() or any(folder.glob("generation-*"))
+    return (folder / FILE).exists() or bool(generations(folder))
+
+
+def generations(folder: Path) -> list[Path]:
+    """The checkpoints of several processes, oldest first, those without a head left out."""
+    found = [p for p in folder.glob("generation-*") if GENERATIONS.fullmatch(p.name)]
+    return sorted((p for p in found if (p / HEAD).is_file()), key=number_of)
+
+
+def number_of(generation: Path) -> int:
+    """The number in the name of such a checkpoint."""
+    return int(generation.name.partition("-")[2])
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,7 @@ class Checkpoint:
         seconds: time between saves inside a generation; the end of a generation, of the run
             and Ctrl-C save as well. Of generations so short that saving would take more than a
             tenth of the time, some are left out.
+        notes: plain values that are noted in `run.json` as well, by name.
 
     Raises:
         ValueError: `folder` is a file, or `seconds` is negative.
@@ -46,11 +62,12 @@ class Checkpoint:
 
     folder: str | Path
     seconds: float = 60.0
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        settle(self, folder=lambda _, value: path("checkpoint", value), seconds=not_negative)
         if os.path.isfile(self.folder):
             raise ValueError(f"checkpoint: must be a folder, got the file {self.folder}")
-        validation.not_negative("seconds", self.seconds)
 
     @classmethod
     def of(cls, where: "str | Path | Checkpoint") -> "Checkpoint":
@@ -68,37 +85,91 @@ class Saved:
 
 
 class RunFolder:
-    """Saves a run and finds it again."""
+    """Saves a run and finds it again; a block in which no other run uses the folder.
 
-    def __init__(self, settings: Checkpoint, identity: dict[str, Any]) -> None:
-        self.path = Path(settings.folder) / FILE
-        self.log = Path(settings.folder) / LOG
-        self.seconds = settings.seconds
-        self.identity = identity
+    Args:
+        settings: where and how often.
+        identity: what the run shares with one that it goes on from.
+        form: what a state of the run looks like that so many processes have saved, with the tensors
+            of these members; None: of all.
+        noted: names that every generation has in the history.
+        force: go on with another run, too.
+    """
+
+    def __init__(
+        self,
+        settings: Checkpoint,
+        identity: Identity,
+        form: Callable[[int, Tensor | None], Form],
+        noted: Collection[str] = ALWAYS,
+        *,
+        force: bool = False,
+    ) -> None:
+        self.root = Path(settings.folder)
+        self.path, self.log = self.root / FILE, self.root / LOG
+        self.seconds, self.notes = settings.seconds, settings.notes
+        self.identity, self.form, self.force = identity, form, force
+        self.saved: dict[str, Form] = {
+            "identity": mapping({}, others=plain), "state": anything, "history": history(noted),
+            "engine": engine,
+        }  # fmt: skip
+        self.lock = FolderLock(self.root)
         self.saved_at, self.took = time.monotonic(), 0.0
 
+    def __enter__(self) -> Self:
+        self.lock.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.lock.__exit__(*error)
+
     def load(self) -> Saved | None:
-        """The run that is there, if any.
+        """The run that is there, if any; nothing is changed, but what a kill left is removed.
 
         Raises:
-            CheckpointError: it is damaged, or another run's.
+            CheckpointError: it is damaged, another run's, or does not fit this one.
         """
-        with checkpoint.explaining("be readable", self.path):
+        with disk.explaining("be readable", self.path):
             if not self.path.exists():
                 return None
-            checkpoint.clear_unfinished(self.path.parent)
-        value = checkpoint.read(self.path)
-        self._check_same(value.get("identity", {}))
+        saved = self._checked(checkpoint.read(self.path), self.path, 1)
+        disk.clear_unfinished(self.root)
+        return saved
+
+    def _checked(
+        self, value: Any, path: Path, ranks: int, own: Tensor | None = None, **more: Form
+    ) -> Saved:
+        """What a file holds, once all of it is known to be of this run and to fit it.
+
+        Args:
+            value: what the file holds.
+            path: of the file.
+            ranks: processes that have saved it.
+            own: members whose tensors are in it; None: all.
+            more: forms of what else is in it.
+        """
+        with fitting(path):
+            mapping({**self.saved, **more})(value, "")
+        self._check_same(value["identity"])
+        with fitting(path):
+            self.form(ranks, own)(value["state"], "state")
+            last = last_generation(value["history"])
+            exactly(last)(getattr(value["state"], "generation", last), "state.generation")
         return Saved(value["state"], value["history"], value["engine"])
 
-    def _check_same(self, theirs: dict[str, Any]) -> None:
-        for name in sorted(self.identity.keys() | theirs.keys()):
-            mine, other = self.identity.get(name), theirs.get(name)
-            if mine != other:
-                raise CheckpointError(
-                    f"checkpoint: must be of the same run, but {name} is {other!r} in "
-                    f"{self.path.parent} and {mine!r} here; use another folder"
-                )
+    def _check_same(self, theirs: Identity) -> None:
+        """Refuse another run, or warn of it where it is asked for."""
+        found = differences(self.identity, theirs, self.path.parent)
+        if not found:
+            return
+        if not self.force:
+            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+            raise CheckpointError(
+                f"checkpoint: must be of the same run, but {found[0]}{more}; use another folder, "
+                "or go on all the same with force=True (--force)"
+            )
+        for line in found:
+            log.warning("checkpoint: goes on with another run: %s", line)
 
     def due(self, *, ended: bool) -> bool:
         """Whether it is time to save, inside a generation or when one has ended."""
@@ -112,60 +183,15 @@ class RunFolder:
         self.saved_at = time.monotonic()
         self.took = self.saved_at - start
 
+    def failed(self) -> None:
+        """Nothing could be saved: the next attempt is when the next save is due."""
+        self.saved_at = time.monotonic()
+
     def where(self) -> str:
         """A sentence on what is saved, for whoever has to go on from there."""
         if self.path.exists():
             return f"The last good checkpoint is in {self.path.parent}"
         return f"Nothing was saved in {self.path.parent} yet"
-
-
-def identity_of(
-    algorithm: Algorithm, problem: Problem, seed: int, start: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """What two runs must share for one to go on from the other's checkpoint."""
-    free = set() if getattr(algorithm, "planned", False) else EXTENDABLE
-    config = {
-        field.name: _plain(getattr(algorithm, field.name))
-        for field in fields(cast(Any, algorithm))
-        if field.name not in free
-    }
-    tensors, source = problem.population.tensors, problem.source
-    return {
-        "algorithm": algorithm.name,
-        **config,
-        "architecture": [[n, list(t.shape[1:]), str(t.dtype)] for n, t in tensors.items()],
-        "loss": _plain(problem.loss),
-        **_settings_of(problem.loss),
-        "training data": type(source).__name__,
-        "training rows": source.rows,
-        "rows a batch": source.batch_size,
-        "validation rows": trees.length(problem.valid[0]),
-        "seed": seed,
-        **({} if start is None else {"start": start}),
-    }
-
-
-def _settings_of(loss: Any) -> dict[str, Any]:
-    """What a loss of torch.nn is set to, which its name does not say: weights of classes, ..."""
-    while not isinstance(loss, nn.Module) and hasattr(loss, "loss"):
-        loss = loss.loss
-    if not isinstance(loss, nn.Module):
-        return {}
-    names = (name for part in loss.modules() for name in getattr(part, "__constants__", ()))
-    found = {name: _plain(getattr(loss, name, None)) for name in names}
-    found |= {name: t.tolist() for name, t in loss.state_dict().items() if t.numel() <= FEW}
-    return {"loss's settings": found} if found else {}
-
-
-def _plain(value: Any) -> Any:
-    """A config value as another process would write it: no addresses in memory."""
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return getattr(value, "__qualname__", None) or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def placed(value: Any, population: Population) -> Any:

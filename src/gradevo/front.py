@@ -1,7 +1,7 @@
 """What a run with several objectives hands over: networks from sparse to dense, to pick from."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,13 +9,14 @@ from torch import nn
 
 from gradevo import showing
 from gradevo.frontfile import FrontFile
+from gradevo.kept import restored
 from gradevo.population import Build, Population
-from gradevo.result import restored
+from gradevo.result import described
 from gradevo.structure import keys_of
 from gradevo.tradeoff import Tradeoff
 
 
-@dataclass
+@dataclass(repr=False)
 class Front:
     """The outcome of `fit` with `GEMONN`: the networks that no other of the run dominates.
 
@@ -43,12 +44,21 @@ class Front:
 
     members: Population
     points: Tradeoff
-    history: list[dict[str, Any]] = field(repr=False)
+    history: list[dict[str, Any]]
     member_steps: int
     engine: str
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def __repr__(self) -> str:
+        return described(
+            type(self).__name__,
+            self.points.ranges,
+            self.members.view(0),
+            f"{len(self.history)} generations, {self.member_steps:,} member-steps, "
+            f"engine {self.engine}",
+        )
 
     @property
     def rows(self) -> list[dict[str, Any]]:

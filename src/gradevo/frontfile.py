@@ -7,9 +7,8 @@ from typing import Any, Self
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gradevo import checkpoint
+from gradevo import disk, kept
 from gradevo.errors import CheckpointError
-from gradevo.result import FILE, put_away
 from gradevo.structure import Tensors
 from gradevo.tradeoff import Tradeoff
 
@@ -40,7 +39,7 @@ class FrontFile:
         Raises:
             CheckpointError: the folder cannot be written.
         """
-        put_away(Path(folder), {**vars(self), "points": vars(self.points)})
+        kept.put_away(Path(folder), {**vars(self), "points": vars(self.points)})
 
     @classmethod
     def read(cls, folder: str | Path) -> Self:
@@ -49,7 +48,7 @@ class FrontFile:
         Raises:
             CheckpointError: no front there, or a damaged one.
         """
-        value = checkpoint.read(Path(folder) / FILE)
+        value = kept.read(folder)
         if "points" not in value:
             raise CheckpointError(
                 f"checkpoint: must hold a front, got the result of another method in {folder}"
@@ -67,5 +66,5 @@ class FrontFile:
             CheckpointError: the file cannot be written.
         """
         tensors = {key: tensor.contiguous() for key, tensor in self.state_dict(i).items()}
-        with checkpoint.replacing(path) as new:
+        with disk.replacing(path) as new:
             save_file(tensors, new, metadata={"format": "pt"})

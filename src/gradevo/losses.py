@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gradevo.trees import prediction
+from gradevo.validation import function, one_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class OneHot(nn.Module):
 
     def __init__(self, criterion: Callable[..., Tensor], reduction: str = "mean") -> None:
         super().__init__()
-        self.criterion, self.reduction = criterion, reduction
+        self.criterion = function("criterion", criterion)
+        self.reduction = one_of("reduction", reduction, ("mean", "sum", "none"))
 
     def forward(self, output: Tensor, label: Tensor) -> Tensor:
         target = functional.one_hot(label, output.shape[-1]).to(output.dtype)
@@ -77,17 +79,22 @@ class OnLogits:
 
     loss: Callable[[Any, Any], Tensor]
 
+    def __post_init__(self) -> None:
+        function("loss", self.loss)
+
     def __call__(self, output: Any, target: Any) -> Tensor:
         return self.loss(prediction(output), target)
 
 
 def zero_one(output: Tensor, label: Tensor) -> Tensor:
-    """1 for each row whose largest output is not the label's, else 0; `(rows,)`."""
-    return (output.argmax(dim=-1) != label).to(output.dtype)
+    """1 for each row whose largest output is not the label's, or that has a NaN; `(rows,)`."""
+    return ((output.argmax(dim=-1) != label) | output.isnan().any(dim=-1)).to(output.dtype)
 
 
 def f1(output: Tensor, label: Tensor) -> Tensor:
     """1 minus the macro-averaged F1 of a batch, over the classes that are in it.
+
+    A row with a NaN is of no class.
 
     Example:
         >>> f1(torch.eye(3), torch.tensor([0, 1, 2])).item()
@@ -95,6 +102,7 @@ def f1(output: Tensor, label: Tensor) -> Tensor:
     """
     classes = torch.arange(output.shape[-1], device=output.device)
     found = output.argmax(dim=-1, keepdim=True) == classes  # (rows, classes)
+    found &= ~output.isnan().any(dim=-1, keepdim=True)
     true = label.unsqueeze(-1) == classes
     hits = (found & true).sum(dim=0)
     total = found.sum(dim=0) + true.sum(dim=0)
@@ -123,6 +131,8 @@ def with_sigmoid(build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
         >>> with_sigmoid(lambda: nn.Linear(2, 3))()(torch.zeros(1, 2)).shape
         torch.Size([1, 3])
     """
+    if isinstance(build, nn.Module) or not callable(build):
+        raise TypeError(f"build: must be a function, got a {type(build).__name__}")
 
     def built() -> nn.Module:
         network = build()

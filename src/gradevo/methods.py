@@ -52,6 +52,8 @@ MEANINGS = {
     "gemonn-paper": "the same by the GEMONN paper's crossover and zeroing",
 }
 
+WITHOUT = {"gemonn-paper": ("steps", "epochs")}  # settings that mean nothing to a method
+
 
 def method(name: str, loss: str = "cross-entropy", **settings: Any) -> Method:
     """A method by name, at the cost of GADAM with the same settings.
@@ -117,7 +119,8 @@ def _independent(name: str, given: dict[str, Any]) -> Independent:
     learning = {k: v for k, v in given.items() if k not in ("population", "generations")}
     if name == "adam-random":
         learning = {"spread": evolved.spread, "lr": evolved.lr, **learning}
-    learning["steps"] = evolved.steps * factor
-    if evolved.epochs is not None:
+    if evolved.epochs is None:
+        learning["steps"] = evolved.steps * factor
+    else:
         learning["epochs"] = evolved.epochs * factor
     return Independent(population=runs, **learning)

@@ -6,6 +6,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from gradevo.validation import at_least, share
+
 
 def mlp(*sizes: int, dropout: float = 0.0) -> Callable[[], nn.Module]:
     """A builder of multi-layer perceptrons with ReLU between the layers.
@@ -22,15 +24,17 @@ def mlp(*sizes: int, dropout: float = 0.0) -> Callable[[], nn.Module]:
           (2): Linear(in_features=10, out_features=3, bias=True)
         )
     """
-    if len(sizes) < 2 or min(sizes) < 1:
+    widths = [at_least("sizes", size, 1) for size in sizes]
+    if len(widths) < 2:
         raise ValueError(f"sizes: must be at least two positive numbers, got {sizes}")
+    dropped = share("dropout", dropout)
 
     def build() -> nn.Module:
         layers: list[nn.Module] = []
-        for inputs, outputs in pairwise(sizes):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-            layers += [nn.Dropout(dropout)] if dropout else []
-        return nn.Sequential(*layers[: -2 if dropout else -1])
+            layers += [nn.Dropout(dropped)] if dropped else []
+        return nn.Sequential(*layers[: -2 if dropped else -1])
 
     return build
 
@@ -51,6 +55,8 @@ class LeNet5(nn.Module):
 
     def __init__(self, classes: int = 10, *, channels: int = 1, dropout: float = 0.2) -> None:
         super().__init__()
+        classes, channels = at_least("classes", classes, 1), at_least("channels", channels, 1)
+        dropout = share("dropout", dropout)
         self.features = nn.Sequential(
             nn.Conv2d(channels, 6, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
             nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU(),
@@ -76,6 +82,9 @@ class FaceNet(nn.Module):
 
     def __init__(self, classes: int = 40, *, side: int = 64, dropout: float = 0.5) -> None:
         super().__init__()
+        classes, dropout = at_least("classes", classes, 1), share("dropout", dropout)
+        if at_least("side", side, 4) % 4:
+            raise ValueError(f"side: must be a multiple of 4, got {side!r}")
         self.features = nn.Sequential(
             nn.Conv2d(1, 16, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),
             nn.Conv2d(16, 32, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(),

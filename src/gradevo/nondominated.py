@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from gradevo import objectives as measures
-from gradevo import trees
+from gradevo.accuracy import Accuracy
 from gradevo.distributed.outcome import SharedFront
 from gradevo.errors import DivergedError
 from gradevo.fitness import evaluations
@@ -61,10 +60,12 @@ def _measured(
     names = masking.prunable(tensors, problem.population.structure.trainable)
     masks = masking.of_values(tensors, names)
     problem.population.load(tensors)
-    losses, right = evaluations(problem.population, [problem.loss, share_right], *problem.valid)
+    both = [problem.loss, Accuracy(problem.loss)]
+    losses, right = evaluations(problem.population, both, *problem.valid)
     found = measures.columns(problem, objectives, tensors, masks, losses)
     here = masking.count(masks), losses, right, found
     counts, losses, right, found = (problem.team.gathered(values, homes) for values in here)
+    measures.check_defined(objectives, found, losses)
     return Tradeoff(
         weights=masking.total(masks),
         nonzeros=counts,
@@ -81,28 +82,9 @@ def _others(objectives: Sequence[Objective], found: Tensor) -> dict[str, Tensor]
     for objective, column in zip(objectives, found.unbind(dim=1), strict=True):
         if objective in ("density", "loss"):
             continue
-        known = objective if isinstance(objective, str) else getattr(objective, "__name__", "")
-        name, count = known or type(objective).__name__, 2
+        known = measures.called(objective)
+        name, count = known, 2
         while name in taken | others.keys():
             name, count = f"{known} {count}", count + 1
         others[name] = column
     return others
-
-
-def share_right(output: Any, target: Any) -> Tensor:
-    """Share of labels whose output is the largest; NaN where targets are no class labels.
-
-    Labels are whole numbers from 0 to C-1, classes are on axis 1; others, as ignored ones are,
-    do not count.
-
-    Example:
-        >>> share_right(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
-        tensor(0.5000, dtype=torch.float64)
-    """
-    output = trees.prediction(output)
-    one_each = output.dim() > 1 and output.shape[1] > 1
-    labels = isinstance(target, Tensor) and not target.is_floating_point()
-    if not labels or not one_each or output[:, 0].shape != target.shape:
-        return torch.tensor(torch.nan, dtype=torch.float64)
-    known = (target >= 0) & (target < output.shape[1])
-    return (output.argmax(dim=1) == target)[known].double().mean()

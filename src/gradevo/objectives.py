@@ -10,13 +10,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from gradevo import trees
+from gradevo.accuracy import Accuracy
 from gradevo.fitness import evaluate
 from gradevo.operators import masks as masking
 from gradevo.operators.masks import Masks
 from gradevo.problem import Problem
 from gradevo.randomness import generator_from, isolated
 from gradevo.structure import Tensors, evaluating
-from gradevo.validation import one_of
+from gradevo.validation import function, one_of, plain
 
 Objective = str | Callable[[nn.Module], float]
 
@@ -27,9 +28,9 @@ def density(problem: Problem, tensors: Tensors, masks: Masks, rows: Tensor | Non
 
 
 def error(problem: Problem, tensors: Tensors, masks: Masks, rows: Tensor | None) -> Tensor:
-    """Share of validation rows whose largest output is not the label's."""
+    """Share of answers on validation rows that are wrong."""
     problem.population.load(tensors)
-    return evaluate(problem.population, wrong, *problem.rows(rows))
+    return 1 - evaluate(problem.population, Accuracy(problem.loss), *problem.rows(rows))
 
 
 def flops(problem: Problem, tensors: Tensors, masks: Masks, rows: Tensor | None) -> Tensor:
@@ -55,17 +56,66 @@ NAMED = {"density": density, "error": error, "flops": flops, "bytes": weight_byt
 NAMES = ("density", "loss", "error", "flops", "bytes")
 
 
-def check(objectives: Sequence[Objective]) -> None:
-    """Refuse what is neither a name nor a function, and fewer than two.
+def check(objectives: Any, name: str = "objectives") -> tuple[Objective, ...]:
+    """Several names or functions.
 
     Raises:
-        ValueError: says which.
+        ValueError, TypeError: says which is none, or that there are fewer than two.
     """
-    if isinstance(objectives, str) or len(objectives) < 2:
-        raise ValueError(f"objectives: must be at least two, got {tuple(objectives)!r}")
-    for objective in objectives:
-        if not callable(objective):
-            one_of("objectives", objective, NAMES)
+    if not isinstance(objectives, tuple | list) or len(objectives) < 2:
+        raise ValueError(f"{name}: must be at least two, got {objectives!r}")
+    found = tuple(
+        function(name, one) if callable(one) else one_of(name, one, NAMES) for one in objectives
+    )
+    if len(set(found)) < len(found):
+        raise ValueError(f"{name}: must be different ones, got {objectives!r}")
+    return found
+
+
+def check_targets(problem: Problem, objectives: Sequence[Objective]) -> None:
+    """Refuse "error" where targets do not say what is right.
+
+    Raises:
+        ValueError: says of what kind they are.
+    """
+    if "error" not in objectives:
+        return
+    x, y = problem.rows(slice(8))
+    member = problem.population.member(0).eval()
+    with torch.no_grad(), isolated(generator_from(0), problem.population.device):
+        output = trees.prediction(trees.call(member, x))
+    if Accuracy(problem.loss).answers(output, y) is None:
+        got = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else trees.kind(y)
+        raise ValueError(
+            "objectives: 'error' needs class labels, one-hot rows, or 0 and 1 under binary "
+            f"cross-entropy, got targets {got} for outputs of shape {tuple(output.shape)}"
+        )
+
+
+def check_defined(objectives: Sequence[Objective], found: Tensor, losses: Tensor) -> None:
+    """Refuse an objective that is NaN for every member.
+
+    Args:
+        objectives: all of them.
+        found: their values, `(n, m)`.
+        losses: the members', `(n,)`; without a finite one a member has no objectives.
+
+    Raises:
+        ValueError: names the objective.
+    """
+    alive = found[losses.isfinite()]
+    for objective, column in zip(objectives, alive.unbind(dim=1), strict=True):
+        if len(column) and bool(column.isnan().all()):
+            raise ValueError(
+                f"objectives: {called(objective)!r} must be a number for at least one member, "
+                f"got NaN for all {len(column)}"
+            )
+
+
+def called(objective: Objective) -> str:
+    """An objective's name."""
+    own = objective if isinstance(objective, str) else getattr(objective, "__name__", "")
+    return own or type(objective).__name__
 
 
 def columns(
@@ -104,13 +154,23 @@ def _called(problem: Problem, objective: Callable[[nn.Module], Any], tensors: Te
     values = []
     for i in range(len(population)):  # each with the same draws, whoever is beside it
         with torch.no_grad(), isolated(generator_from(0), population.device):
-            values.append(float(objective(population.member(i).eval())))
+            values.append(_asked(objective, population.member(i).eval()))
     return torch.tensor(values, dtype=torch.float64)
 
 
-def wrong(output: Any, target: Tensor) -> Tensor:
-    """Share of rows whose largest output is not the label's."""
-    return (trees.prediction(output).argmax(dim=1) != target).double().mean()
+def _asked(objective: Callable[[nn.Module], Any], network: nn.Module) -> float:
+    try:
+        value = objective(network)
+    except Exception as error:  # whatever a user's function may raise
+        raise ValueError(
+            f"objectives: {called(objective)!r} must return a number for every network, got "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    one = isinstance(value, Tensor) and value.numel() == 1
+    found = plain(value.reshape(()) if one else value)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise ValueError(f"objectives: {called(objective)!r} must return a number, got {value!r}")
+    return float(found)
 
 
 def places(problem: Problem) -> dict[str, float]:

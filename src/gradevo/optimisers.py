@@ -11,8 +11,9 @@ step instead of 2.6): torch's kernels round the last few numbers of a tensor in 
 a member's bits would depend on who else is in its process.
 """
 
+import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -31,6 +32,9 @@ ELEMENTWISE = {
     torch.optim.RMSprop, torch.optim.Rprop, torch.optim.SGD,
 }  # fmt: skip
 FUSED = {torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad}
+ONE_GRADIENT = {  # a step, of torch's own
+    kind for kind in vars(torch.optim).values() if isinstance(kind, type)
+} - {torch.optim.LBFGS}
 FASTER = {"fused", "foreach", "differentiable"}  # implementations that exclude each other
 
 Hyper = dict[str, Tensor]  # name -> one number a member, (g,), float64
@@ -42,19 +46,19 @@ def resolve(optimizer: str | type[Optimizer]) -> type[Optimizer]:
     Raises:
         ValueError: no such optimiser.
     """
-    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
+    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer) and optimizer != Optimizer:
         return optimizer
     classes = {
         name.lower(): value
         for name, value in vars(torch.optim).items()
         if isinstance(value, type) and issubclass(value, Optimizer) and value is not Optimizer
     }
-    if str(optimizer).lower() not in classes:
+    if not isinstance(optimizer, str) or optimizer.lower() not in classes:
         names = ", ".join(sorted(value.__name__ for value in classes.values()))
-        raise ValueError(
-            f"optimizer: must be a torch.optim class or one of {names}, got {optimizer!r}"
-        )
-    return classes[str(optimizer).lower()]
+        instance = isinstance(optimizer, Optimizer)
+        got = f"an instance of {type(optimizer).__name__}" if instance else repr(optimizer)
+        raise ValueError(f"optimizer: must be a torch.optim class or one of {names}, got {got}")
+    return classes[optimizer.lower()]
 
 
 def options_of(numbers: Mapping[str, float], fixed: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,10 +93,11 @@ class MemberOptimiser:
             {name: float(values[i]) for name, values in hyper.items()}
             for i in range(population.size)
         ]
+        self.rows = _rows(population)
         if self.elementwise:
             # a tensor a member, never one for all: a fused kernel rounds a tensor's last numbers
             # otherwise, and who is last depends on who else is in this process
-            parts = _rows(population)
+            parts = self.rows
             if all(own == numbers[0] for own in numbers):
                 parts = [[row for rows in parts for row in rows]]
             own = [options_of(numbers[i], fixed) for i in range(len(parts))]
@@ -100,7 +105,7 @@ class MemberOptimiser:
             fused = {"fused": True} if optimizer in FUSED and not FASTER & set(fixed) else {}
             self.optimisers = [[_make(optimizer, groups, fused)]]
         else:
-            pairs = zip(_rows(population), numbers, strict=True)
+            pairs = zip(self.rows, numbers, strict=True)
             self.optimisers = [_instances(optimizer, p, options_of(own, fixed)) for p, own in pairs]
         self.groups = [group for opt in self.all() for group in opt.param_groups if "lr" in group]
         for group in self.groups:
@@ -120,24 +125,56 @@ class MemberOptimiser:
         for group in self.groups:
             group["lr"] = group["initial_lr"] * factor
 
-    def step(self) -> None:
-        """One step of every member, from the gradients in the buffer."""
-        for optimiser in self.all():
-            optimiser.step()
+    def step(self, left_out: Sequence[int] = ()) -> None:
+        """One step of every member but some, from the gradients in the buffer.
 
-    def step_member(self, i: int, closure: Callable[[], Tensor]) -> Tensor:
+        Torch takes no step for a tensor without a gradient, and counts none.
+        """
+        rows = [row for i in left_out for row in self.rows[i]]
+        gradients = [row.grad for row in rows]
+        for row in rows:
+            row.grad = None
+        for optimiser in self.all() if len(left_out) < len(self.rows) else ():
+            optimiser.step()
+        for row, gradient in zip(rows, gradients, strict=True):
+            row.grad = gradient
+
+    def step_member(
+        self, i: int, closure: Callable[[], Tensor], is_sound: Callable[[], bool] = lambda: True
+    ) -> bool:
         """One step of member `i` alone; the closure may be called several times (LBFGS).
 
+        Args:
+            i: the member.
+            closure: computes its gradient; returns the loss.
+            is_sound: whether all gradients so far were finite.
+
         Returns:
-            The loss before the step.
+            Whether the step was taken: if not, nothing has changed.
         """
         own = self.optimisers[i]
-        if len(own) == 1:
-            return cast(Tensor, own[0].step(cast(Any, closure)))
-        loss = closure()
+        if all(type(optimiser) in ONE_GRADIENT for optimiser in own):
+            closure()
+            for optimiser in own if is_sound() else ():
+                optimiser.step()
+            return is_sound()
+        weights = [row.detach().clone() for row in self.rows[i]]
+        states = [copy.deepcopy(optimiser.state_dict()["state"]) for optimiser in own]
         for optimiser in own:
-            optimiser.step()
-        return loss
+            optimiser.step(cast(Any, closure))
+        if not is_sound():
+            self._put_back(i, weights, states)
+        return is_sound()
+
+    @torch.no_grad()
+    def _put_back(self, i: int, weights: list[Tensor], states: list[dict[Any, Any]]) -> None:
+        for row, before in zip(self.rows[i], weights, strict=True):
+            row.copy_(before)
+        for optimiser, state in zip(self.optimisers[i], states, strict=True):
+            optimiser.state.clear()
+            leaves = [leaf for group in optimiser.param_groups for leaf in group["params"]]
+            for k, numbers in state.items():
+                optimiser.state[leaves[k]] = numbers
 
     def state(self) -> list[dict[Any, Any]]:
         """What the optimisers carry from step to step; tensors are not copied."""
@@ -155,10 +192,12 @@ class MemberOptimiser:
                     if isinstance(value, Tensor) and value.shape == leaf.shape:
                         value.mul_(_at(there, leaf))
 
-    def taken(self) -> int:
-        """Steps that an elementwise optimiser has taken."""
+    def taken(self) -> int | None:
+        """Steps that an elementwise optimiser has taken; None: not as many for all members."""
         carried = [numbers for optimiser in self.all() for numbers in optimiser.state.values()]
-        return int(carried[0].get("step", 1)) if carried else 0  # SGD does not count
+        counts = {int(numbers.get("step", 1)) for numbers in carried}  # SGD does not count
+        whole = len(carried) in (0, sum(map(len, self.rows)))
+        return max(counts, default=0) if len(counts) < 2 and whole else None
 
     def stacked(self, name: str) -> Tensors:
         """What an elementwise optimiser carries under a name, `(g, ...)`; nothing before a step."""
@@ -261,9 +300,9 @@ def default_of(optimizer: str | type[Optimizer], options: Mapping[str, Any], nam
     parameters = inspect.signature(kind.__init__).parameters
     defaults = {key: parameter.default for key, parameter in parameters.items()}
     values = {**defaults, **options}
-    if "betas" in values:
+    if isinstance(values.get("betas"), tuple):
         values["beta1"], values["beta2"] = values["betas"]
-    counts = {key for key, parameter in parameters.items() if parameter.annotation is int}
+    counts = {key for key, parameter in parameters.items() if parameter.annotation in (int, "int")}
     numbers = [key for key, value in values.items() if _is_number(value) and key not in counts]
     if name not in numbers:
         raise ValueError(

@@ -1,8 +1,7 @@
 """One method, run once on one data set, and what came of it on the test rows."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gradevo import record
+from gradevo.accuracy import Accuracy
 from gradevo.datasets.loading import Data
 from gradevo.distributed.joining import current
+from gradevo.folder import Checkpoint
 from gradevo.front import Front
 from gradevo.losses import LOSSES, with_sigmoid
 from gradevo.methods import Method
@@ -54,8 +55,7 @@ def measure(
 ) -> tuple[float, float]:
     """Accuracy and mean loss on rows."""
     outputs = torch.cat([network(x) for x in rows[0].split(CHUNK)])
-    accuracy = (outputs.argmax(1) == rows[1]).double().mean()
-    return float(accuracy), float(loss(outputs, rows[1]).double().mean())
+    return float(Accuracy(loss)(outputs, rows[1])), float(loss(outputs, rows[1]).double().mean())
 
 
 def run_method(
@@ -79,48 +79,36 @@ def run_method(
         seed: of the run.
         loss: one of `LOSSES`.
         folder: where to save checkpoints, the log and the result.
-        options: `engine`, `device`, `start`, `log` and `quiet` of `fit`.
+        options: `engine`, `device`, `start`, `log`, `force` and `quiet` of `fit`.
     """
     named = LOSSES[loss]
     if named.probabilities:
         is_plain = not isinstance(build, Network)
         build = with_sigmoid(build) if is_plain else replace(build, sigmoid=True)
-    first = current().rank == 0
+    first, start = current().rank == 0, time.perf_counter()
+    notes = {"loss": loss, **described(name, chosen, data, build)}
+    result = fit(
+        chosen.algorithm,
+        build,
+        named.loss,
+        data.train,
+        valid=data.valid,
+        seed=seed,
+        checkpoint=None if folder is None else Checkpoint(folder, notes=notes),
+        **options,
+    )
+    seconds = round(time.perf_counter() - start, 3)
     if folder is not None and first:
-        record.note(folder, loss=loss, **described(name, chosen, data, build))
-    with _timed(folder if first else None) as seconds:
-        result = fit(
-            chosen.algorithm,
-            build,
-            named.loss,
-            data.train,
-            valid=data.valid,
-            seed=seed,
-            checkpoint=folder,
-            **options,
-        )
+        seconds = record.seconds(folder)  # those of former attempts as well
     whole = result.gather() if isinstance(result, Front) else result  # to pick from
     accuracy, value = measure(chosen.network(whole).to("cpu"), data.test, named.loss)
     if folder is not None:
         result.save(folder)
     steps, engine = result.member_steps, result.engine
-    outcome = Outcome(name, data.name, accuracy, value, steps, seconds[0], engine, seed)
+    outcome = Outcome(name, data.name, accuracy, value, steps, seconds, engine, seed)
     if folder is not None and first:
         record.note(folder, outcome=asdict(outcome))
     return outcome, whole
-
-
-@contextmanager
-def _timed(folder: Path | None) -> Iterator[list[float]]:
-    """Seconds of the block and of a resumed run's before, in a list; noted however it ends."""
-    start, seconds = time.perf_counter(), [0.0]
-    before = 0.0 if folder is None else record.read(folder).get("seconds") or 0.0
-    try:
-        yield seconds
-    finally:
-        seconds[0] = round(before + time.perf_counter() - start, 3)
-        if folder is not None:
-            record.note(folder, seconds=seconds[0])
 
 
 def described(

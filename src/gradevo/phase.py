@@ -5,17 +5,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from gradevo.batches import Position
 from gradevo.checkpoint import storable
 from gradevo.operators.masks import Masks
+from gradevo.operators.selection import finite_or_worst
 from gradevo.optimisers import Hyper
 from gradevo.problem import Problem
 from gradevo.randomness import spawn
 from gradevo.share import Share
 from gradevo.structure import Tensors
+from gradevo.validation import not_negative, one_of, plain
 
 Schedule = Callable[[float], float]
 SCHEDULES: dict[str, Schedule] = {
@@ -23,6 +26,26 @@ SCHEDULES: dict[str, Schedule] = {
     "linear": lambda progress: 1.0 - progress,
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
+
+
+def checked_schedule(name: str, value: Any) -> Any:
+    """A schedule's name, or a function that gives factors of a learning rate.
+
+    Raises:
+        ValueError, TypeError: it is something else.
+    """
+    if isinstance(value, str) or not callable(value):
+        return one_of(name, value, SCHEDULES)
+    for progress in (0.0, 0.5):
+        try:
+            factor = plain(value(progress))
+        except Exception as error:
+            raise TypeError(
+                f"{name}: must be a function from progress in [0, 1) to a factor, got {value!r}, "
+                f"which raises {type(error).__name__}: {error}"
+            ) from error
+        not_negative(name, factor)
+    return value
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,8 @@ class Phase:
         share: which members these are.
         masks: which weights are there; the others stay zero, and so do their moments.
         optimizer: what the optimisers carry from step to step.
+        lost: steps that each member has skipped, `(g, 2)`: see `health.counted`.
+        first: validation losses before the first step, `(g,)`; NaN where nobody looked.
         step: steps taken.
         passes: forward-backward passes of one network, summed over the members.
     """
@@ -110,6 +135,8 @@ class Phase:
     hyper: Hyper
     losses: Tensor
     share: Share
+    lost: Tensor
+    first: Tensor
     kept: Tensors | None = None
     mean: Tensors | None = None
     rows: Tensor | None = None
@@ -117,6 +144,12 @@ class Phase:
     optimizer: list[dict[Any, Any]] | None = None
     step: int = 0
     passes: int = 0
+
+
+def improved(phase: Phase) -> Tensor:
+    """Whether learning has made each member better than it was, `(g,)`; NaN: nobody looked."""
+    better = finite_or_worst(phase.losses) < finite_or_worst(phase.first)
+    return torch.where(phase.first.isnan(), torch.nan, better.double())
 
 
 def schedule_of(schedule: str | Schedule) -> Schedule:

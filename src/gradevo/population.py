@@ -8,20 +8,22 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gradevo import engines, trees
-from gradevo.randomness import generator_from, isolated
-from gradevo.share import Share, mixed
+from gradevo.building import Build, built, check_build
+from gradevo.guards import Watch
+from gradevo.randomness import generator_from
+from gradevo.shells import Shells, like
 from gradevo.structure import (
     Structure,
     Tensors,
     check_members,
+    check_modes,
     stack,
     structure_of,
     tensors_of,
     with_tensors,
 )
-from gradevo.validation import at_least, one_of
+from gradevo.validation import at_least, function, one_of
 
-Build = Callable[[], nn.Module]
 Loss = Callable[[Any, Any], Tensor]
 PRECISIONS = ("full", "bfloat16")
 
@@ -80,20 +82,14 @@ class Population(nn.Module):
         precision: str = "full",
     ) -> None:
         at_least("size", size, 1)
-        modules = _built(build, range(size), generator or generator_from(0))
-        check_members(modules)
-        self._adopt(with_tensors(modules[0], stack(modules)), size, engine, precision)
+        check_build(build)
+        modules = built(build, range(size), generator or generator_from(0))
+        self._begin(modules, "build", engine, precision)
 
     @classmethod
-    def of_share(
-        cls, build: Build, share: Share, *, generator: Generator, engine: str, precision: str
-    ) -> Self:
-        """Some members of a larger population, as they would be in it."""
-        modules = _built(build, share.ids, generator)
-        check_members(modules)
-        population = cls.__new__(cls)
-        stacked = with_tensors(modules[0], stack(modules))
-        population._adopt(stacked, len(modules), engine, precision)
+    def of_built(cls, modules: Sequence[nn.Module], *, engine: str, precision: str) -> Self:
+        """A population of what `built` has returned."""
+        (population := cls.__new__(cls))._begin(modules, "build", engine, precision)
         return population
 
     @classmethod
@@ -117,20 +113,49 @@ class Population(nn.Module):
         """
         if not modules:
             raise ValueError("modules: must hold at least one module, got none")
-        check_members(modules, "modules")
-        population = cls.__new__(cls)
-        population._adopt(with_tensors(modules[0], stack(modules)), len(modules), engine)
+        (population := cls.__new__(cls))._begin(modules, "modules", engine, "full")
         return population
 
-    def _adopt(self, stacked: nn.Module, size: int, engine: str, precision: str = "full") -> None:
+    @classmethod
+    def of_tensors(cls, module: nn.Module, tensors: Tensors, *, engine: str = "auto") -> Self:
+        """Members of stacked tensors, `(g, ...)` each, whose types they keep.
+
+        Args:
+            module: of their architecture.
+            tensors: by the names that `module` has.
+            engine: as for the class.
+
+        Example:
+            >>> rows = {"weight": torch.ones(3, 1, 2), "bias": torch.zeros(3, 1)}
+            >>> Population.of_tensors(nn.Linear(2, 1), rows).size
+            3
+        """
+        own = {name: tensors[name].to(t.device) for name, t in tensors_of(module).items()}
+        size, population = len(next(iter(own.values()))), cls.__new__(cls)
+        stacked = with_tensors(module, own)
+        population._adopt(stacked, Shells.of([module] * size, stacked), size, engine, "full")
+        return population
+
+    def _begin(
+        self, modules: Sequence[nn.Module], argument: str, engine: str, precision: str
+    ) -> None:
+        """Take over what modules hold, and what they are besides."""
+        check_members(modules, argument)
+        check_modes(modules, argument)
+        stacked = with_tensors(modules[0], stack(modules))
+        self._adopt(stacked, Shells.of(modules, stacked), len(modules), engine, precision)
+
+    def _adopt(
+        self, stacked: nn.Module, shells: Shells, size: int, engine: str, precision: str
+    ) -> None:
         super().__init__()
         one_of("precision", precision, PRECISIONS)
-        self.precision = precision
-        self.size = size
-        self.structure: Structure = structure_of(stacked)
-        self.stacked = stacked
-        self.training = stacked.training
+        self.differentiates = False  # whether forward takes gradients itself, in evaluation too
+        self.size, self.precision = size, precision
+        self.stacked, self.shells, self.training = stacked, shells, stacked.training
         self.choice = engines.Choice.of(engine)
+        self.watch = Watch(type(stacked).__name__)
+        self._live: list[nn.Module] = []
         self.register_load_state_dict_post_hook(_rejoin)
         self._flatten()
 
@@ -138,37 +163,81 @@ class Population(nn.Module):
 
     def _flatten(self) -> None:
         """Move the trainable leaves into one buffer, one contiguous block each."""
-        self.leaves = {n: self.stacked.get_parameter(n) for n in self.structure.trainable}
-        leaves = list(self.leaves.values())
+        self._all = list(self.stacked.parameters())
+        self._learning = [parameter.requires_grad for parameter in self._all]
+        self._structure = structure_of(self.stacked)
+        self._leaves = {n: self.stacked.get_parameter(n) for n in self._structure.trainable}
+        leaves = self._leaves.values()
         self._flat = torch.cat([leaf.detach().reshape(-1) for leaf in leaves])  # (g * P,)
         for leaf, block in zip(leaves, self._split(self._flat), strict=True):
-            leaf.data = block
-            leaf.grad = None
+            leaf.data, leaf.grad = block, None
+        for frozen in self._structure.frozen:
+            self.stacked.get_parameter(frozen).grad = None
+
+    def _follow(self) -> None:
+        """After parameters were frozen or thawed: the buffer has those that learn now.
+
+        Where none does, it stays as it was, and `gradient` refuses.
+        """
+        learning = [parameter.requires_grad for parameter in self._all]
+        if learning == self._learning:
+            return
+        self._learning = learning
+        if any(learning):
+            for parameter in self._all:
+                parameter.data = parameter.data.clone()  # not in the former buffer any more
+            self._flatten()
+        self._moved()
+
+    @property
+    def structure(self) -> Structure:
+        """Names of the tensors by their part in training, as it is now."""
+        self._follow()
+        return self._structure
+
+    @property
+    def leaves(self) -> dict[str, nn.Parameter]:
+        """The stacked leaves that learn now, by name."""
+        self._follow()
+        return self._leaves
+
+    def _moved(self) -> None:
+        """Tensors are others now: whoever holds views of them is made anew."""
+        self.choice.forget()
+        self.shells, self._live = self._shells(), []
+
+    def _shells(self) -> Shells:
+        """What members are besides their tensors, as calls have left it."""
+        return Shells.of(self._live, self.stacked) if self._live else self.shells
 
     def _split(self, flat: Tensor) -> list[Tensor]:
         """One buffer as the leaves' blocks, `(g, ...)` each and contiguous."""
-        leaves = list(self.leaves.values())
-        blocks = flat.split([leaf.numel() for leaf in leaves])
-        return [block.view(leaf.shape) for leaf, block in zip(leaves, blocks, strict=True)]
+        shapes = [leaf.shape for leaf in self._leaves.values()]
+        blocks = flat.split([shape.numel() for shape in shapes])
+        return [block.view(shape) for shape, block in zip(shapes, blocks, strict=True)]
 
     def _rejoin(self) -> None:
         """After torch may have moved tensors: one buffer again, and engines made anew."""
         storage = self._flat.untyped_storage().data_ptr()
-        for name, leaf in self.leaves.items():
-            current = self.stacked.get_parameter(name)
-            if current is not leaf or leaf.untyped_storage().data_ptr() != storage:
-                self._flatten()
-                break
+        self._all = list(self.stacked.parameters())
+        now = ((self.stacked.get_parameter(name), leaf) for name, leaf in self._leaves.items())
+        if any(a is not b or b.untyped_storage().data_ptr() != storage for a, b in now):
+            self._flatten()
         for part in self.stacked.modules():  # torch reads statistics as if they lay in a row
             for name, buffer in part.named_buffers(recurse=False):
-                part._buffers[name] = buffer.contiguous()
-        self.choice.forget()
+                if buffer.layout == torch.strided:
+                    part._buffers[name] = buffer.contiguous()
+        self._moved()
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """`.to(device, dtype)`, `.double()` and friends; keeps the one buffer."""
         super()._apply(fn, recurse)
         self._rejoin()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which make views of their own."""
+        return {**self.__dict__, "_live": [], "shells": self._shells()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Copies and unpickled populations have a buffer of their own."""
@@ -178,6 +247,7 @@ class Population(nn.Module):
     @property
     def flat(self) -> Tensor:
         """All trainable numbers, `(g * P,)`: leaf after leaf, each `(g, ...)` and contiguous."""
+        self._follow()
         return self._flat
 
     @property
@@ -190,7 +260,13 @@ class Population(nn.Module):
         return self._flat.device
 
     def gradient(self) -> Tensor:
-        """A new gradient buffer, `(g * P,)`, laid out like `flat`; leaves' `grad` are its views."""
+        """A new gradient buffer, `(g * P,)`, laid out like `flat`; leaves' `grad` are its views.
+
+        Raises:
+            ValueError: all parameters are frozen.
+        """
+        if not any(parameter.requires_grad for parameter in self._all):
+            raise ValueError("population: must have parameters that learn, got all of them frozen")
         gradient = torch.zeros_like(self.flat)
         for leaf, block in zip(self.leaves.values(), self._split(gradient), strict=True):
             leaf.grad = block
@@ -238,9 +314,8 @@ class Population(nn.Module):
         """
         self._check_index(i)
         check_members([self.view(i), module], "module")
-        theirs = tensors_of(module)
-        for name, mine in self.tensors.items():
-            mine[i].copy_(theirs[name])
+        for name, theirs in tensors_of(module).items():
+            self.tensors[name][i].copy_(theirs)
 
     # --- the members -------------------------------------------------------------------
 
@@ -251,7 +326,19 @@ class Population(nn.Module):
     def view(self, i: int) -> nn.Module:
         """Member `i` as a module whose tensors are views: training it trains the population."""
         self._check_index(i)
-        return with_tensors(self.stacked, {name: t[i] for name, t in self.tensors.items()})
+        return self._copied(i, {name: t[i] for name, t in self.tensors.items()})
+
+    def _copied(self, i: int, tensors: Tensors) -> nn.Module:
+        """Member `i` as it is now but for its tensors."""
+        shell = self._live[i] if self._live else self.shells[i]
+        return like(shell, self.stacked, tensors)
+
+    @property
+    def live(self) -> list[nn.Module]:
+        """The members that the loop calls, as views: one list while tensors stay where they are."""
+        if not self._live:
+            self._live = [self.view(i) for i in range(self.size)]
+        return self._live
 
     def member(self, i: int) -> nn.Module:
         """Member `i` as an ordinary module of its own, with the state-dict keys of `build`'s.
@@ -262,7 +349,7 @@ class Population(nn.Module):
             ['bias', 'weight']
         """
         self._check_index(i)
-        return with_tensors(self.stacked, {name: t[i].clone() for name, t in self.tensors.items()})
+        return self._copied(i, {name: t[i].clone() for name, t in self.tensors.items()})
 
     def select(self, indices: Sequence[int] | Tensor) -> Self:
         """A new population of the members at `indices`, in that order; repeats are copies.
@@ -281,10 +368,18 @@ class Population(nn.Module):
         for i in chosen.tolist():
             self._check_index(i, "indices")
         rows = {name: t[chosen.to(t.device)] for name, t in self.tensors.items()}
-        population = type(self).__new__(type(self))
         stacked, engine = with_tensors(self.stacked, rows), self.choice.requested
-        population._adopt(stacked, len(chosen), engine, self.precision)
+        shells = self._shells().select([i % self.size for i in chosen.tolist()])
+        population = type(self).__new__(type(self))
+        population._adopt(stacked, shells, len(chosen), engine, self.precision)
+        population.differentiates = self.differentiates
         return population
+
+    def alone(self) -> Self:
+        """A population of the first member, computed by the loop as this one is computed."""
+        one = type(self).of_built([self.member(0)], engine="loop", precision=self.precision)
+        one.differentiates = self.differentiates
+        return one
 
     def __len__(self) -> int:
         return self.size
@@ -305,8 +400,7 @@ class Population(nn.Module):
                 them, which they get by position.
             per_member: whether `x` has the leading member axis.
         """
-        x = trees.opened(x)
-        with self.computing():
+        with self.computing(), self.watch.over(self.training, trees.opened(x)) as (x,):
             return self.choice.compute(self, "forward", x, per_member)
 
     def losses(self, loss: Loss, x: Any, y: Any, *, per_member: bool = False) -> Tensor:
@@ -319,13 +413,12 @@ class Population(nn.Module):
             per_member: whether `x` and `y` have the leading member axis.
 
         Raises:
-            ValueError: the loss is not a scalar.
+            ValueError: the loss is not a scalar; a module changes its input in place, or the loss
+                its target.
             EngineError: the engine that was asked for cannot compute the module.
         """
-        x = trees.opened(x)
-        with self.computing():
-            self.choice.settle(self, loss, x, y, per_member)
-            return self.choice.compute(self, "losses", loss, x, y, per_member)
+        function("loss", loss)
+        return self._computed("losses", loss, x, y, per_member)
 
     def accumulate(self, loss: Loss, x: Any, y: Any, *, per_member: bool = False) -> Tensor:
         """Add every member's gradient to its leaves' `grad`, as `losses(...).sum().backward()`.
@@ -334,28 +427,21 @@ class Population(nn.Module):
         `(g,)`, detached. `gradient()` must have been called once before.
         """
         self.gradients()
-        x = trees.opened(x)
-        with self.computing():
+        return self._computed("accumulate", loss, x, y, per_member)
+
+    def _computed(self, what: str, loss: Loss, x: Any, y: Any, per_member: bool) -> Tensor:
+        kind = self.training, getattr(loss, "__code__", type(loss))
+        with self.computing(), self.watch.over(kind, trees.opened(x), y) as (x, y):
             self.choice.settle(self, loss, x, y, per_member)
-            return self.choice.compute(self, "accumulate", loss, x, y, per_member)
+            return self.choice.compute(self, what, loss, x, y, per_member)
 
     def computing(self) -> AbstractContextManager[Any]:
         """A block that computes in the population's precision."""
-        if self.precision == "full":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        low = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext()
 
     def extra_repr(self) -> str:
         return f"size={self.size}, engine={self.engine}"
-
-
-def _built(build: Build, ids: Sequence[int], generator: Generator) -> list[nn.Module]:
-    """Members by their numbers, each from a stream of its own."""
-    key, modules = int(torch.randint(2**62, (), generator=generator)), []
-    for i in ids:
-        with isolated(generator_from(mixed(key, i))):
-            modules.append(build())
-    return modules
 
 
 def _rejoin(population: nn.Module, _keys: Any) -> None:

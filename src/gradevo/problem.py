@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gradevo import trees
 from gradevo.batches import Pair, Source
@@ -17,6 +17,7 @@ from gradevo.engines import Choice
 from gradevo.engines.choose import Practice
 from gradevo.fitness import evaluate
 from gradevo.operators.alignment import Symmetry, Unaligned
+from gradevo.operators.diversity import mean_distance
 from gradevo.operators.symmetry import find_symmetry
 from gradevo.population import Loss, Population
 from gradevo.share import Share
@@ -37,8 +38,10 @@ class Problem:
         slice_seconds: how long a step of an algorithm may last before it returns.
         team: the processes that share the members; `population` has this one's.
         council: those that choose an engine together; None: the team.
+        said: warnings that were given already, once a run.
         symmetry: hidden units that may be permuted; None where alignment does not apply,
             and `unaligned` says why.
+        first: a member as it was in the beginning.
     """
 
     population: Population
@@ -48,11 +51,14 @@ class Problem:
     slice_seconds: float = 0.5
     team: Team = ALONE
     council: Team | None = None
+    said: set[str] = field(default_factory=set)
     symmetry: Symmetry | None = field(init=False, default=None)
     unaligned: str | None = field(init=False, default=None)
+    first: nn.Module = field(init=False, repr=False)
     _part: "Problem | None" = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
+        self.first = self.population.member(0)
         try:
             self.symmetry = find_symmetry(self.population.member(0), self.rows(slice(2))[0])
         except Unaligned as reason:
@@ -90,9 +96,7 @@ class Problem:
     @cached_property
     def alone(self) -> "Problem":
         """The same problem for one network: where members learn one after another."""
-        one = Population.from_modules([self.population.member(0)], engine="loop")
-        one.precision = self.population.precision
-        return replace(self, population=one, team=ALONE)
+        return replace(self, population=self.population.alone(), team=ALONE)
 
     def part(self, members: int, groups: Sequence[Sequence[int]]) -> "Problem":
         """The same problem for fewer members, and for the processes of one group; made once.
@@ -130,3 +134,9 @@ class Problem:
         if count is None or count >= total:
             return None
         return torch.randperm(total, generator=generator)[:count].to(self.population.device)
+
+    def diversity(self, members: Tensors) -> float | None:
+        """Mean distance of two members; None where they are not all in one process."""
+        if self.team.size > 1:
+            return None
+        return mean_distance(members, self.population.structure.trainable, self.symmetry)

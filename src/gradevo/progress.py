@@ -4,7 +4,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -39,9 +39,17 @@ def display(generations: int, history: Sequence[Info], *, shown: bool = True) ->
     """
     if not shown:
         return Silence()
-    if sys.stderr.isatty() and Console(stderr=True).is_terminal:
+    if is_terminal(sys.stderr) and Console(stderr=True).is_terminal:
         return Charts(generations, history)
     return Lines(generations)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a stream is there, open and a terminal."""
+    try:
+        return stream is not None and stream.isatty()
+    except (AttributeError, ValueError):  # none of its own, or closed
+        return False
 
 
 class Silence:
@@ -87,7 +95,10 @@ class Lines:
 
 
 class Charts:
-    """A bar with the time left, and below it the last generations' best and mean losses."""
+    """A bar with the time left, and below it the last generations' best and mean losses.
+
+    A terminal that has gone, or cannot show what it is given, ends no run.
+    """
 
     def __init__(self, generations: int, history: Sequence[Info]) -> None:
         console = Console(stderr=True)
@@ -99,13 +110,21 @@ class Charts:
             TimeRemainingColumn(),
             console=console,
             auto_refresh=False,  # no thread: loaders may fork
-            redirect_stdout=sys.stdout.isatty(),  # what goes to a file stays there
+            redirect_stdout=is_terminal(sys.stdout),  # what goes to a file stays there
         )
         self.task = self.bar.add_task("run", total=1.0, generation=len(history))
+        self.gone = False
 
     def __enter__(self) -> Self:
-        self.bar.start()
+        self._show(self.bar.start)
         return self
+
+    def _show(self, draw: Callable[[], None]) -> None:
+        try:
+            if not self.gone:
+                draw()
+        except (OSError, ValueError):
+            self.gone = True
 
     def __exit__(
         self,
@@ -113,7 +132,7 @@ class Charts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.bar.stop()
+        self._show(self.bar.stop)
 
     def update(self, progress: float, info: Info | None) -> None:
         fields: dict[str, Any] = {}
@@ -122,7 +141,7 @@ class Charts:
             fields = {"generation": info["generation"]}
             options = self.bar.console.options
             self.bar.charts = charts(self.history, options.max_width, ascii=options.ascii_only)
-        self.bar.update(self.task, completed=progress, refresh=True, **fields)
+        self._show(lambda: self.bar.update(self.task, completed=progress, refresh=True, **fields))
 
 
 class _WithCharts(Progress):
@@ -141,6 +160,8 @@ def numbers(info: Info) -> dict[str, str]:
     words = {name: f"{name} {info[name]:.4g}" for name in ("best", "mean")}
     if info.get("adoption") is not None:
         words["adoption"] = f"adopted {info['adoption']:.0%}"
+    if skipped := info.get("skipped", 0):
+        words["skipped"] = f"skipped {skipped} steps"
     return words
 
 
@@ -157,8 +178,9 @@ def charts(history: Sequence[Info], width: int, *, ascii: bool = False) -> str:
     length = max(0, min(WIDEST, spare // 2))
     parts = []
     for name, text in words.items():
-        losses = [info[name] for info in history][-length:] if length else []
-        drawn = chart(losses, ascii=ascii) if name != "adoption" else ""
+        shown = length and name in ("best", "mean")
+        losses = [info[name] for info in history][-length:] if shown else []
+        drawn = chart(losses, ascii=ascii) if losses else ""
         parts.append(f"{text} {drawn}".rstrip())
     return "  ".join(parts)
 
@@ -171,6 +193,7 @@ def chart(values: Sequence[float], *, ascii: bool = False) -> str:
         '█▄ ▂▁'
     """
     levels = ASCII if ascii else BLOCKS
+    values = [value / 2 for value in values]  # whose differences are finite
     finite = [value for value in values if math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
     step = (high - low) / (len(levels) - 1) or 1.0

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from threading import RLock
 
 import numpy as np
 import torch
@@ -61,20 +62,27 @@ def spawn(generator: Generator) -> Generator:
     return generator_from(drawn_key(generator))
 
 
+TURN = RLock()
+"""Global random states are lent to one thread of a process at a time, slice by slice of its run."""
+
+
 @contextmanager
 def preserved(device: torch.device | None = None) -> Iterator[None]:
     """Put the global random states of torch, numpy and Python back where they were.
 
+    Other threads wait before such a block until it is over.
+
     Args:
         device: a CUDA device whose stream is put back as well.
     """
-    python, legacy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=_streams(device)):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
+    with TURN:
+        python, legacy = random.getstate(), np.random.get_state()
+        try:
+            with torch.random.fork_rng(devices=_streams(device)):
+                yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(legacy)
 
 
 @contextmanager

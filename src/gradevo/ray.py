@@ -6,6 +6,7 @@ on from the last whole generation in the checkpoint folder. Needs the extra: pip
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 
 from gradevo.algorithms.base import Algorithm
 from gradevo.algorithms.gemonn import GEMONN
+from gradevo.arguments import callbacks_of, check_arguments
 from gradevo.callbacks import Callback
-from gradevo.checks import check_arguments
 from gradevo.data import DataLike
 from gradevo.distributed.joining import check_shareable
 from gradevo.distributed.team import TIMEOUT
@@ -26,7 +27,8 @@ from gradevo.population import PRECISIONS, Build, Loss
 from gradevo.result import Result
 from gradevo.run import fit as fit_here
 from gradevo.start import Source, Start
-from gradevo.validation import one_of
+from gradevo.validation import at_least, flag, one_of
+from gradevo.validation import seed as checked_seed
 
 
 def fit(
@@ -45,7 +47,7 @@ def fit(
     device: str | None = None,
     engine: str = "auto",
     precision: str = "full",
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
     log: Log = None,
     start: Start | Source | Sequence[Source] | None = None,
     timeout: timedelta = TIMEOUT,
@@ -89,9 +91,12 @@ def fit(
         ...     workers=4, checkpoint="/shared/run",
         ... )
     """
-    check_arguments(algorithm, build, loss, callbacks)
-    if workers < 1:
-        raise ValueError(f"workers: must be at least 1, got {workers}")
+    check_arguments(algorithm, build, loss)
+    functions = callbacks_of(callbacks)
+    workers, seed = at_least("workers", workers, 1), checked_seed("seed", seed)
+    failures, use_gpu = at_least("failures", failures, -1), flag("use_gpu", use_gpu)
+    if not isinstance(timeout, timedelta) or timeout <= timedelta(0):
+        raise ValueError(f"timeout: must be a positive timedelta, got {timeout!r}")
     check_shareable(algorithm, workers)
     Choice.of(engine)
     one_of("precision", precision, PRECISIONS)
@@ -100,8 +105,8 @@ def fit(
     folder = Path(settings.folder).resolve()
     data = ray.put((train, valid))
     given: dict[str, Any] = {
-        "seed": seed, "engine": engine, "precision": precision, "callbacks": callbacks,
-        "checkpoint": Checkpoint(folder, settings.seconds), "start": start, "log": named(log),
+        "seed": seed, "engine": engine, "precision": precision, "callbacks": functions,
+        "checkpoint": replace(settings, folder=folder), "start": start, "log": named(log),
     }  # fmt: skip
 
     def work() -> None:

@@ -1,11 +1,10 @@
-"""What a run was, for those who come later: `run.json` in its folder, plain JSON.
+"""What a run was, for those who come later: `run.json` in its folder, plain JSON with a checksum.
 
 The report and the export read it. Whoever knows something notes a part of its own: `fit` the
 settings, versions, engine and end of a run; the command the data, the network and the figures on
 test rows.
 """
 
-import json
 import logging
 import os
 import platform
@@ -14,10 +13,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from gradevo.checkpoint import explaining, replacing, strict
+from gradevo import sealed
+from gradevo.checkpoint import strict
+from gradevo.disk import explaining
 from gradevo.errors import CheckpointError
+from gradevo.names import RECORD as FILE
 
-FILE = "run.json"
 log = logging.getLogger(__name__)
 
 
@@ -39,9 +40,7 @@ def note(folder: str | Path, **parts: Any) -> None:
         ...     read(folder)
         {'method': 'gadam', 'outcome': {'loss': None}}
     """
-    whole = {**_readable(folder), **strict(parts)}
-    with replacing(Path(folder) / FILE) as new:
-        new.write_text(json.dumps(whole, indent=1) + "\n")
+    sealed.save_json(Path(folder) / FILE, {**_readable(folder), **strict(parts)})
 
 
 def _readable(folder: str | Path) -> dict[str, Any]:
@@ -51,7 +50,8 @@ def _readable(folder: str | Path) -> dict[str, Any]:
     except CheckpointError as error:
         path = Path(folder) / FILE
         log.warning("record: %s; it is put aside as %s.damaged", error, path.name)
-        path.replace(path.with_name(f"{path.name}.damaged"))
+        with explaining("be writable", path):
+            path.replace(path.with_name(f"{path.name}.damaged"))
         return {}
 
 
@@ -59,18 +59,18 @@ def read(folder: str | Path) -> dict[str, Any]:
     """A run's record; empty where there is none.
 
     Raises:
-        CheckpointError: the file is damaged or cannot be read.
+        CheckpointError: the file is damaged, was changed by hand, or cannot be read.
     """
-    path = Path(folder) / FILE
-    with explaining("be readable", path):
-        text = path.read_text(errors="replace") if path.exists() else "{}"
+    return sealed.load_json(Path(folder) / FILE) or {}
+
+
+def seconds(folder: str | Path) -> float:
+    """How long a run has taken so far, in all its attempts; 0 where that is not known."""
     try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"checkpoint: must be a JSON object, got a damaged file {path}")
-    return found
+        found = read(folder).get("seconds")
+    except CheckpointError:
+        return 0.0
+    return found if isinstance(found, int | float) else 0.0
 
 
 def now() -> str:

@@ -1,7 +1,6 @@
 """What a run hands over: the best network, the ensemble, the soup, all members, the history."""
 
 import inspect
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +10,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from gradevo import checkpoint, trees
-from gradevo.engines import known
+from gradevo import kept, trees
 from gradevo.errors import CheckpointError
 from gradevo.population import Build, Population
 from gradevo.structure import Tensors, keys_of, with_tensors
-
-FILE = "result.safetensors"
 
 
 class Ensemble(nn.Module):
@@ -77,7 +73,21 @@ def _mean(outputs: Tensor) -> Tensor:
     return outputs.mean(dim=0) if outputs.is_floating_point() else outputs[0]
 
 
-@dataclass
+def described(kind: str, members: str, network: nn.Module, run: str) -> str:
+    """What came of a run in five lines.
+
+    Args:
+        kind: of the outcome.
+        members: on their losses.
+        network: one of them, or all of them stacked.
+        run: what it took.
+    """
+    name, count = type(network).__name__, sum(p.numel() for p in network.parameters())
+    lines = f"  {members}", f"  network: {name}, {count:,} parameters", f"  run: {run}"
+    return "\n".join([f"{kind}(", *lines, ")"])
+
+
+@dataclass(repr=False)
 class Result:
     """The outcome of `fit`.
 
@@ -98,6 +108,16 @@ class Result:
     engine: str
     probabilities: bool
     soup_tensors: Tensors
+
+    def __repr__(self) -> str:
+        low, high = float(self.losses.min()), float(self.losses.max())
+        return described(
+            type(self).__name__,
+            f"members: {len(self.losses)}, losses {low:.4g} to {high:.4g}",
+            self.members.view(0),
+            f"{len(self.history)} generations, {self.member_steps:,} member-steps, "
+            f"engine {self.engine}",
+        )
 
     @property
     def best(self) -> nn.Module:
@@ -139,7 +159,7 @@ class Result:
             "probabilities": self.probabilities,
             "soup": self.soup_tensors,
         }
-        put_away(Path(folder), value)
+        kept.put_away(Path(folder), value)
 
     @classmethod
     def load(cls, folder: str | Path, build: Build) -> Self:
@@ -152,14 +172,14 @@ class Result:
         Raises:
             CheckpointError: no result there, a damaged one, or another architecture.
         """
-        value = checkpoint.read(Path(folder) / FILE)
+        value = kept.read(folder)
         if "soup" not in value:
             raise CheckpointError(
                 f"checkpoint: must hold a Result, got another in {folder}; a front is read by "
                 "Front.load"
             )
         return cls(
-            members=restored(build, value["tensors"], value["engine"], folder),
+            members=kept.restored(build, value["tensors"], value["engine"], folder),
             losses=value["losses"],
             history=value["history"],
             member_steps=value["member_steps"],
@@ -167,34 +187,3 @@ class Result:
             probabilities=value["probabilities"],
             soup_tensors=value["soup"],
         )
-
-
-# --- on the disk ---------------------------------------------------------------------------
-
-
-def put_away(folder: Path, value: dict[str, Any]) -> None:
-    """Write a tree of tensors and numbers, and its history once more for people to read."""
-    checkpoint.write(folder / FILE, value)
-    with checkpoint.replacing(folder / "history.json") as new:
-        new.write_text(json.dumps(checkpoint.strict(value["history"]), indent=1))
-
-
-def restored(build: Build, tensors: Tensors, engine: str, folder: str | Path) -> Population:
-    """Members of stacked tensors that were saved in `folder`, in eval mode.
-
-    Raises:
-        CheckpointError: `build` returns another architecture.
-    """
-    first = next(iter(tensors.values()))
-    members = Population(build, len(first), engine=engine if known(engine) else "auto")
-    mine = {name: tuple(t.shape) for name, t in members.tensors.items()}
-    theirs = {name: tuple(t.shape) for name, t in tensors.items()}
-    if mine != theirs:
-        raise CheckpointError(
-            f"build: must return the architecture saved in {folder}, got tensors that "
-            f"differ in {sorted(set(mine.items()) ^ set(theirs.items()))[:4]}"
-        )
-    if first.is_floating_point():
-        members.to(first.dtype)
-    members.load(tensors)
-    return members.eval()

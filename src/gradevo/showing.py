@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gradevo.checkpoint import replacing
+from gradevo.disk import replacing
 from gradevo.tradeoff import Tradeoff
 from gradevo.validation import at_least
 

@@ -7,7 +7,6 @@ from gradevo.distributed.placing import rows_at
 from gradevo.fitness import evaluate
 from gradevo.members import rows
 from gradevo.operators.alignment import align
-from gradevo.population import Population
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
 
@@ -63,7 +62,7 @@ class _Cook:
 
     def __init__(self, problem: Problem, members: Tensors, places: Tensor) -> None:
         self.problem, self.members, self.places = problem, members, places.tolist()
-        self.one = Population.from_modules([problem.population.member(0)], engine="loop")
+        self.one = problem.population.alone()
         self.used = 1  # members in the soup
 
     def next(self, start: int, known: dict[int, float]) -> tuple[int, float]:

@@ -1,5 +1,6 @@
 """A population that begins with what is there: trained networks, checkpoints, a former run."""
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,18 @@ import torch
 from safetensors.torch import load_file
 from torch import Generator, Tensor, nn
 
-from gradevo import checkpoint, validation
+from gradevo import kept, validation
+from gradevo.attributes import described, difference
+from gradevo.disk import check_archive, most_unpacked, opened
 from gradevo.distributed.rows import fingerprints
 from gradevo.errors import CheckpointError
+from gradevo.fields import settle
 from gradevo.front import Front
+from gradevo.names import RESULT as FILE
 from gradevo.population import Population
+from gradevo.probe import agree
 from gradevo.randomness import drawn_key, generator_from
-from gradevo.result import FILE, Result
+from gradevo.result import Result
 from gradevo.share import Share, mixed
 from gradevo.structure import (
     Tensors,
@@ -26,6 +32,7 @@ from gradevo.structure import (
     tensors_of,
     with_tensors,
 )
+from gradevo.trees import Tree
 
 Source = nn.Module | Mapping[str, Tensor] | Result | Front | str | Path
 
@@ -66,8 +73,7 @@ class Start:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        validation.not_negative("noise", self.noise)
-        validation.share("dropout", self.dropout)
+        settle(self, noise=validation.not_negative, dropout=validation.share)
         if isinstance(self.source, Sequence) and len(self.source) == 0:
             raise ValueError("start: must hold at least one network, got none")
 
@@ -84,6 +90,7 @@ class Start:
         generator: Generator,
         share: Share | None = None,
         backwards: bool = False,
+        example: Tree | None = None,
     ) -> dict[str, Any]:
         """Overwrite a population's members.
 
@@ -92,13 +99,15 @@ class Start:
             generator: of the further members' changes.
             share: which members of a larger population these are; None: all of it.
             backwards: count members from the last, which for GEMONN is the densest.
+            example: some inputs, on which networks and members must agree; None: not looked at.
 
         Returns:
             What tells this start from others, as plain values.
 
         Raises:
             TypeError: a source that is no network, nor anything that holds one.
-            ValueError: more networks than members, or of another architecture.
+            ValueError: more networks than members, or of another architecture; or one that
+                computes something else than `build`'s with the same weights.
             CheckpointError: a file or folder that cannot be read, or a run that has not finished.
         """
         share = share or Share.whole(population.size)
@@ -107,9 +116,11 @@ class Start:
         for row, number in enumerate(share.ids):
             i = share.of - 1 - number if backwards else number
             network = networks[i % len(networks)]
-            if i >= len(networks):
-                network = self._changed(network, generator_from(mixed(key, i)))
-            population.load_row(row, network)
+            if i < len(networks):
+                population.load_row(row, network)
+                _check_agrees(population.member(row), network, example)
+                continue
+            population.load_row(row, self._changed(network, generator_from(mixed(key, i))))
         stacked = [fingerprints({n: t[None] for n, t in tensors_of(m).items()}) for m in networks]
         prints = torch.cat(stacked).tolist()
         return {"noise": self.noise, "dropout": self.dropout, "networks": prints}
@@ -129,8 +140,11 @@ class Start:
 
     def _changed(self, network: nn.Module, generator: Generator) -> nn.Module:
         tensors = {name: tensor.clone() for name, tensor in tensors_of(network).items()}
-        for name in structure_of(network).trainable:
+        structure = structure_of(network)
+        for name in structure.trainable:
             tensors[name] = self._disturbed(tensors[name], generator)
+        for name, row in structure.still:
+            tensors[name][row] = tensors_of(network)[name][row]
         return with_tensors(network, tensors)
 
     def _disturbed(self, tensor: Tensor, generator: Generator) -> Tensor:
@@ -180,13 +194,17 @@ def _of_folder(folder: Path, template: nn.Module) -> list[nn.Module]:
         raise CheckpointError(
             f"start: must be the folder of a finished run, got {folder} without {FILE}"
         )
-    kept = checkpoint.read(folder / FILE)
-    losses = kept["points"]["losses"] if "points" in kept else kept["losses"]
-    return _rows(kept["tensors"], losses, template)
+    found = kept.read(folder)
+    losses = found["points"]["losses"] if "points" in found else found["losses"]
+    return _rows(found["tensors"], losses, template)
 
 
 def _of_file(path: Path, template: nn.Module) -> nn.Module:
     try:
+        with opened(path):  # no pipe or device
+            packed = zipfile.is_zipfile(path)
+        if packed:
+            check_archive(path, most_unpacked(path.stat().st_size))
         safe = path.suffix == ".safetensors"
         found = load_file(path) if safe else torch.load(path, weights_only=True)
     except Exception as error:  # torch raises many kinds
@@ -207,6 +225,18 @@ def _check_same(template: nn.Module, network: nn.Module) -> None:
     except ValueError as error:
         said = str(error).replace("in member 0", "by build").replace("in member 1", "by start")
         raise ValueError(said) from None
+
+
+def _check_agrees(member: nn.Module, network: nn.Module, example: Tree | None) -> None:
+    """Weights alone do not make a network: attributes and code must be those of `build`."""
+    if example is None or agree(member, network, example):
+        return
+    path = difference(described(member), described(network))
+    raise ValueError(
+        "start: must compute what build's networks compute with the same weights, got a "
+        f"{type(network).__name__} that does not"
+        + (f": {path or 'its class'!r} differs" if path is not None else "")
+    )
 
 
 def _tied(module: nn.Module, state: Mapping[str, Any]) -> dict[str, Any]:

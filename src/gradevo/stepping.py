@@ -1,5 +1,6 @@
 """Who takes the steps of a learning phase: torch, one at a time, or compiled code, many a call."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ from gradevo.batches import TensorSource
 from gradevo.compiled import Compiled
 from gradevo.engines.choose import Practice
 from gradevo.engines.threads import alone
+from gradevo.health import add, say, sound_steps
 from gradevo.optimisers import MemberOptimiser, resolve
 from gradevo.phase import Phase, Recipe, Streams, schedule_of
 from gradevo.problem import Problem
@@ -48,8 +50,8 @@ def stepper_of(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams)
             each = not recipe.shared_batch
             with population.computing():
                 problem.settle(x, y, each, practice)
-        if choice.name == "simd" and Compiled.serves(problem, optimiser):
-            return Compiled(problem, recipe, phase, streams, optimiser)
+        if choice.name == "simd" and Compiled.goes_on(problem, phase, optimiser):
+            return Watched(problem, recipe, phase, streams, optimiser)
     return Eager(problem, recipe, phase, streams, optimiser)
 
 
@@ -87,6 +89,63 @@ def _practice(problem: Problem, recipe: Recipe, phase: Phase, streams: Streams) 
     return Practice(lambda: optimiser().step, compiled, recipe.steps, kind)
 
 
+class Watched:
+    """Compiled steps up to the first that would spoil a member; that one and what follows by torch.
+
+    Which one it is does not depend on how many steps a call takes.
+    """
+
+    def __init__(
+        self, problem: Problem, recipe: Recipe, phase: Phase, streams: Streams,
+        optimiser: MemberOptimiser,
+    ) -> None:  # fmt: skip
+        self.given = problem, recipe, phase, streams
+        self.phase = phase
+        self.compiled = Compiled(*self.given, optimiser)
+        self.eager: Eager | None = None
+
+    def advance(self, most: int) -> int:
+        """Take so many steps, or fewer where one would spoil a member."""
+        if self.eager is not None:
+            return self.eager.advance(most)
+        before = self.compiled.kept()
+        taken = self.compiled.advance(most)
+        if self.compiled.is_sound(before):
+            return taken
+        self.compiled.go_back(before)
+        return self._one_by_one(most)
+
+    def _one_by_one(self, most: int) -> int:
+        """The same steps, each by itself, up to the one that spoils a member."""
+        first, taken = self.phase.step, 0
+        while taken < most and self._one_step():
+            taken += 1
+            self.phase.step = first + taken
+        self.phase.step = first
+        if taken == most:  # nothing that happens twice
+            return taken
+        problem, recipe, phase, _ = self.given
+        self.compiled.leave()
+        self.eager = Eager(*self.given, _optimiser(problem, recipe, phase))
+        return taken or self.eager.advance(1)
+
+    def _one_step(self) -> bool:
+        before = self.compiled.kept()
+        self.compiled.advance(1)
+        if self.compiled.is_sound(before):
+            return True
+        self.compiled.go_back(before)
+        return False
+
+    def show(self) -> None:
+        """Bring the phase's weights and mean up to date."""
+        (self.eager or self.compiled).show()
+
+    def leave(self) -> None:
+        """Bring all of the phase up to date."""
+        (self.eager or self.compiled).leave()
+
+
 class Eager:
     """Steps by an engine and a torch optimiser."""
 
@@ -122,11 +181,35 @@ class Eager:
 
     def _together(self, x: Any, y: Any, each: bool) -> int:
         """One step of all members; returns the passes that this took."""
+        population = self.problem.population
         self.gradient.zero_()
-        self.problem.population.accumulate(self.problem.loss, x, y, per_member=each)
+        losses = population.accumulate(self.problem.loss, x, y, per_member=each)
         self._limit()
+        sound = sound_steps(population, self.gradient, losses)
+        if sound is None:
+            self.optimiser.step()
+            return population.size
+        self.phase.lost = add(self.phase.lost, sound)
+        say(self.problem.said, sound, self.phase.share.ids, x, y)
+        if sound.device.type == "cpu":
+            self.optimiser.step((~sound.all(dim=1)).nonzero().flatten().tolist())
+        else:
+            self._step_where(sound.all(dim=1))
+        return population.size
+
+    @torch.no_grad()
+    def _step_where(self, sound: Tensor) -> None:
+        """A step on an accelerator, which is not asked: others than the sound have their weights.
+
+        Their moments decay as by a gradient of zero.
+        """
+        population = self.problem.population
+        keep = {name: sound.view(-1, *[1] * (t.dim() - 1)) for name, t in population.leaves.items()}
+        there = population.spread({n: m.expand_as(population.leaves[n]) for n, m in keep.items()})
+        self.gradient.copy_(torch.where(there > 0, self.gradient, 0.0))
+        before = population.flat.clone()
         self.optimiser.step()
-        return self.problem.population.size
+        population.flat.copy_(torch.where(there > 0, population.flat, before))
 
     def _one_by_one(self, x: Any, y: Any, each: bool) -> int:
         """One step a member, each with its own optimiser; returns the passes that this took."""
@@ -145,8 +228,26 @@ class Eager:
                 self._limit()
                 return loss
 
-            self.optimiser.step_member(i, closure)
+            self._step_member(i, closure, batch)
         return passes
+
+    def _step_member(self, i: int, closure: Callable[[], Tensor], batch: tuple[Any, Any]) -> None:
+        """A step of one member, undone where its optimiser has met NaN or infinity."""
+        population = self.problem.population
+        members, found = population.size, torch.ones(population.size, 2, dtype=torch.bool)
+
+        def looking() -> Tensor:
+            loss = closure()
+            losses = loss.expand(members) if loss.dim() == 0 else loss
+            sound = sound_steps(population, self.gradient, losses)
+            if sound is not None:
+                found[i] &= sound[i].cpu()
+            return loss
+
+        if self.optimiser.step_member(i, looking, lambda: bool(found[i].all())):
+            return
+        self.phase.lost = add(self.phase.lost, found)
+        say(self.problem.said, found, self.phase.share.ids, *batch)
 
     def _limit(self) -> None:
         """Weights that are gone have no gradient, and a long gradient is clipped."""

@@ -5,16 +5,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import (  # pyright: ignore[reportMissingModuleSource]
-    is_functorch_wrapped_tensor,
-)
 from torch.nn.parameter import is_lazy
-from torch.utils import _pytree as pytree
+
+from gradevo.attributes import is_result, reached
+from gradevo.closures import rebind
 
 Tensors = dict[str, Tensor]
+WRAPPERS = {  # classes of torch around a module, and what made them
+    "ScriptModule": "torch.jit.script or torch.jit.trace",
+    "OptimizedModule": "torch.compile",
+    "DataParallel": "it is wrapped",
+    "DistributedDataParallel": "it is wrapped",
+    "FullyShardedDataParallel": "it is wrapped",
+}
 
 
 @dataclass(frozen=True)
@@ -24,12 +31,15 @@ class Structure:
     Attributes:
         trainable: parameters that require a gradient.
         frozen: parameters that do not.
-        buffers: batch-norm statistics and the like, persistent or not.
+        buffers: batch-norm statistics and the like, persistent or not; a sparse one is no part of
+            a member: all have the same.
+        still: rows of a table of words that stay as they are, its padding: their tensor and number.
     """
 
     trainable: tuple[str, ...]
     frozen: tuple[str, ...]
     buffers: tuple[str, ...]
+    still: tuple[tuple[str, int], ...] = ()
 
     @property
     def carried(self) -> tuple[str, ...]:
@@ -47,13 +57,34 @@ def structure_of(module: nn.Module) -> Structure:
     return Structure(
         trainable=tuple(name for name, p in parameters if p.requires_grad),
         frozen=tuple(name for name, p in parameters if not p.requires_grad),
-        buffers=tuple(name for name, _ in module.named_buffers()),
+        buffers=tuple(buffers_of(module)),
+        still=_still(module, {id(p): name for name, p in parameters}),
     )
+
+
+def _still(module: nn.Module, names: Mapping[int, str]) -> tuple[tuple[str, int], ...]:
+    """Rows that no gradient reaches, for which nothing else may change them."""
+    tables = [p for p in module.modules() if isinstance(p, nn.Embedding | nn.EmbeddingBag)]
+    padded = [(table.weight, table.padding_idx) for table in tables]
+    found = [(names.get(id(weight), ""), row) for weight, row in padded if row is not None]
+    return tuple((name, int(row)) for name, row in found if name)
+
+
+def keep_still(structure: Structure, children: Tensors, parents: Tensors) -> None:
+    """Give children `(n, ...)` their parents' rows that stay as they are, in place."""
+    for name, row in structure.still:
+        if name in children:
+            children[name][:, row] = parents[name][:, row]
+
+
+def buffers_of(module: nn.Module) -> Tensors:
+    """Buffers that can be stacked: all but sparse ones."""
+    return {name: b for name, b in module.named_buffers() if b.layout == torch.strided}
 
 
 def tensors_of(module: nn.Module) -> Tensors:
     """Parameters and buffers of a module, detached, each under its first name."""
-    named = [*module.named_parameters(), *module.named_buffers()]
+    named = [*module.named_parameters(), *buffers_of(module).items()]
     return {name: tensor.detach() for name, tensor in named}
 
 
@@ -65,7 +96,7 @@ def keys_of(module: nn.Module) -> dict[str, str]:
         >>> keys_of(tied)
         {'0.weight': '0.weight', '1.weight': '0.weight'}
     """
-    named = [*module.named_parameters(), *module.named_buffers()]
+    named = [*module.named_parameters(), *buffers_of(module).items()]
     first = {id(tensor): name for name, tensor in named}
     state = module.state_dict(keep_vars=True)
     return {key: first[id(tensor)] for key, tensor in state.items() if id(tensor) in first}
@@ -75,32 +106,19 @@ def with_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of `module` that holds `tensors` themselves, not copies of them.
 
     Ties stay ties and frozen parameters stay frozen: every place that held a tensor of
-    `module` holds its replacement.
+    `module` holds its replacement, and functions in attributes that close over the module or its
+    parts close over those of the copy.
     """
-    memo: dict[int, object] = {}
+    memo: dict[int, Any] = {}
     for name, parameter in module.named_parameters():
         memo[id(parameter)] = nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
     for name, buffer in module.named_buffers():
-        memo[id(buffer)] = tensors[name]
-    memo.update(dict.fromkeys(map(id, _left_over(module))))
-    return copy.deepcopy(module, memo)
-
-
-def _left_over(module: nn.Module) -> list[Tensor]:
-    """Tensors that a forward put into attributes, which cannot be copied and mean nothing later."""
-    kept = [
-        leaf
-        for part in module.modules()
-        for name, value in vars(part).items()
-        if name not in ("_parameters", "_buffers", "_modules")
-        for leaf in pytree.tree_leaves(value)
-    ]
-    return [t for t in kept if isinstance(t, Tensor) and not (t.is_leaf and _is_plain(t))]
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Not one of torch.func's, whose transform is over."""
-    return not is_functorch_wrapped_tensor(tensor)
+        memo[id(buffer)] = tensors.get(name, buffer)  # a sparse one is the same for all
+    held = reached(module)
+    memo.update((id(t), None) for t in held if isinstance(t, Tensor) and is_result(t))
+    copied = copy.deepcopy(module, memo)
+    rebind(module, held, copied, memo)
+    return copied
 
 
 def stack(modules: Sequence[nn.Module]) -> Tensors:
@@ -121,6 +139,22 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = training
 
 
+def check_modes(modules: Sequence[nn.Module], argument: str) -> None:
+    """Refuse members of which a part is in train mode in one and in eval mode in another.
+
+    Raises:
+        ValueError: names the part.
+    """
+    first = [(name, part.training) for name, part in modules[0].named_modules()]
+    for i, module in enumerate(modules[1:], start=1):
+        for (name, training), part in zip(first, module.modules(), strict=True):
+            if part.training != training:
+                raise ValueError(
+                    f"{argument}: must give members in one mode, got {name or 'the module'!r} with "
+                    f"training={training} in member 0 and {part.training} in member {i}"
+                )
+
+
 def check_members(modules: Sequence[nn.Module], argument: str = "build") -> None:
     """Refuse what is not a population of one architecture.
 
@@ -129,18 +163,14 @@ def check_members(modules: Sequence[nn.Module], argument: str = "build") -> None
         argument: what errors call the place they came from.
 
     Raises:
-        TypeError: a member is not an `nn.Module`.
-        ValueError: the same module or tensor twice, two architectures, lazy parameters, or
-            trainable parameters of several types or none.
+        TypeError: a member is not an `nn.Module`, or a compiled or wrapped one.
+        ValueError: the same module or tensor twice, two architectures, lazy parameters or ones with
+            hooks, or trainable parameters of several types or none.
     """
     for module in modules:
-        if not isinstance(module, nn.Module):
-            raise TypeError(f"{argument}: must give an nn.Module, got {type(module).__name__}")
-        if any(is_lazy(p) for p in module.parameters()):
-            raise ValueError(
-                f"{argument}: must give modules with known shapes, got lazy parameters; "
-                "run one batch through the module first"
-            )
+        _check_kind(module, argument)
+        for name, parameter in module.named_parameters():
+            _check_parameter(name, parameter, argument)
     if len({id(module) for module in modules}) < len(modules):
         raise ValueError(
             f"{argument}: must give a new module for every member, got the same one twice"
@@ -149,6 +179,31 @@ def check_members(modules: Sequence[nn.Module], argument: str = "build") -> None
     for i, module in enumerate(modules[1:], start=1):
         _check_same(modules[0], module, i, f"{argument}: must give one architecture")
     _check_types(modules[0], argument)
+
+
+def _check_kind(module: Any, argument: str) -> None:
+    """Refuse what is no module, or one whose forward is not code that can be called with others."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{argument}: must give an nn.Module, got {type(module).__name__}")
+    kind = next((k for k in type(module).__mro__ if k.__name__ in WRAPPERS), None)
+    if kind is not None and kind.__module__.startswith("torch."):
+        raise TypeError(
+            f"{argument}: must give ordinary modules, got a {type(module).__name__}; give the "
+            f"module before {WRAPPERS[kind.__name__]}"
+        )
+
+
+def _check_parameter(name: str, parameter: nn.Parameter, argument: str) -> None:
+    if is_lazy(parameter):
+        raise ValueError(
+            f"{argument}: must give modules with known shapes, got lazy parameters; "
+            "run one batch through the module first"
+        )
+    if parameter._backward_hooks or getattr(parameter, "_post_accumulate_grad_hooks", None):
+        raise ValueError(
+            f"{argument}: must give parameters without hooks, which stacked ones cannot have, got "
+            f"{name!r} with one; change the gradient in forward, by a mask on the weight say"
+        )
 
 
 def _check_shared(modules: Sequence[nn.Module], argument: str) -> None:

@@ -13,7 +13,7 @@ from gradevo.operators import pareto
 PICKS = ("knee", "best", "sparsest")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tradeoff:
     """Networks of one architecture by what they weigh and what they lose.
 
@@ -41,6 +41,19 @@ class Tradeoff:
 
     def __len__(self) -> int:
         return len(self.losses)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.ranges})"
+
+    @property
+    def ranges(self) -> str:
+        """How many networks there are, and between which sparsities and losses."""
+        sparsities, losses = self.sparsities, self.losses
+        return (
+            f"networks: {len(self)}, sparsity {float(sparsities.min()):.2%} to "
+            f"{float(sparsities.max()):.2%}, losses {float(losses.min()):.4g} to "
+            f"{float(losses.max()):.4g}"
+        )
 
     @property
     def densities(self) -> Tensor:

@@ -1,10 +1,11 @@
 """Batches and outputs that are more than one tensor: mappings and tuples of tensors, as one value.
 
-A tree is a tensor, or a mapping, tuple or list of trees. How a module is called with one is
-decided here and nowhere else (`arguments`), and so is which of its outputs is the prediction.
+A tree is a tensor, or a mapping, tuple, list or dataclass of trees. How a module is called with one
+is decided here and nowhere else (`arguments`), and so is which of its outputs is the prediction.
 Everywhere a single tensor is looked at first, so that it costs nothing more than it did.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-Tree = Any  # a tensor, or a mapping, tuple or list of trees
-PREDICTION = "logits"  # a mapping's entry that losses and ensembles look at
+Tree = Any  # a tensor, or a mapping, tuple, list or dataclass of trees
+PREDICTION = "logits"  # what losses and ensembles look at, by name
 PLAIN = (bool, int, float, str, type(None))
 
 
@@ -45,13 +46,51 @@ def call(module: nn.Module, x: Tree) -> Any:
         torch.Size([2, 3])
     """
     if isinstance(x, Tensor):
-        return module(x)
+        return entered(module(x))
     inputs, named = arguments(x)
-    return module(*inputs, **named)
+    return entered(module(*inputs, **named))
+
+
+def entered(tree: Any) -> Tree:
+    """The tree itself, once torch can look into the dataclasses in it."""
+    if isinstance(tree, Tensor):
+        return tree
+    while kinds := {type(leaf) for leaf in pytree.tree_leaves(tree) if _is_closed(leaf)}:
+        for kind in kinds:
+            _open(kind)
+    return tree
+
+
+def _is_closed(leaf: Any) -> bool:
+    """Whether a leaf is a dataclass that torch takes for something without parts."""
+    known = isinstance(leaf, type | Mapping) or type(leaf) in pytree.SUPPORTED_NODES
+    return dataclasses.is_dataclass(leaf) and not known
+
+
+def _open(kind: Any) -> None:
+    """Let torch take a dataclass apart, and put it together without calling its constructor."""
+    names = tuple(field.name for field in dataclasses.fields(kind))
+
+    def parts(value: Any) -> tuple[list[Any], Any]:
+        there = tuple(name for name in names if hasattr(value, name))
+        return [getattr(value, name) for name in there], there
+
+    def named_parts(value: Any) -> tuple[list[Any], Any]:
+        found, there = parts(value)
+        keys = [pytree.GetAttrKey(name) for name in there]
+        return list(zip(keys, found, strict=True)), there
+
+    def together(found: Any, there: Any) -> Any:
+        value = object.__new__(kind)
+        for name, part in zip(there, found, strict=True):
+            object.__setattr__(value, name, part)
+        return value
+
+    pytree.register_pytree_node(kind, parts, together, flatten_with_keys_fn=named_parts)
 
 
 def prediction(output: Tree) -> Tensor:
-    """The tensor that a loss of predictions is about: a mapping's `logits`, else the first one.
+    """The tensor that a loss of predictions is about: what is called `logits`, else the first one.
 
     Raises:
         ValueError: there is no tensor.
@@ -62,8 +101,10 @@ def prediction(output: Tree) -> Tensor:
     """
     if isinstance(output, Tensor):
         return output
-    if isinstance(output, Mapping) and isinstance(output.get(PREDICTION), Tensor):
-        return output[PREDICTION]
+    named = output.get(PREDICTION) if isinstance(output, Mapping) else None
+    named = getattr(output, PREDICTION, None) if dataclasses.is_dataclass(output) else named
+    if isinstance(named, Tensor):
+        return named
     found = tensors(output)
     if not found:
         raise ValueError(f"build: modules must return a tensor among others, got {kind(output)}")

@@ -14,14 +14,17 @@ from typing import Any, ClassVar, Literal, Self
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from gradevo import validation
 from gradevo.algorithms.base import Info, LearningConfig
 from gradevo.algorithms.independent import Independent, IndependentState
+from gradevo.fields import choice, optional, refuse_unused, settle, whole
 from gradevo.population import Loss
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
 from gradevo.swarm.dynamics import Dynamics
-from gradevo.swarm.loss import PAPER, SwarmLoss
+from gradevo.swarm.estimators import ESTIMATORS
+from gradevo.swarm.loss import PAPER, SCOPES, SwarmLoss
+from gradevo.swarm.unused import GIVEN, UNUSED
+from gradevo.validation import flag, pair, positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +78,22 @@ class AdaSwarm(LearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validation.at_least("population", self.population, 1)
-        validation.at_least("generations", self.generations, 1)
-        self._wrap(_nothing)
+        settle(
+            self,
+            population=whole(1),
+            generations=whole(1),
+            scope=choice(("auto", *SCOPES)),
+            particles=optional(whole(2)),
+            iterations=whole(0),
+            estimator=optional(choice(ESTIMATORS)),
+            start=choice(("output", "range")),
+            spread=optional(positive),
+            bounds=optional(pair),
+            saturating=optional(flag),
+            eta=positive,
+        )
+        _ = self.evaluations
+        refuse_unused(self, UNUSED)
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
@@ -93,23 +109,18 @@ class AdaSwarm(LearningConfig):
         return self._wrap(_nothing).evaluations
 
     def criterion(self, loss: Loss) -> Loss:
-        """What the networks are trained on."""
-        return loss if isinstance(loss, SwarmLoss) else self._wrap(loss)
+        """What the networks are trained on.
+
+        Raises:
+            ValueError: the loss is a SwarmLoss, and the config says how a swarm searches, too.
+        """
+        if not isinstance(loss, SwarmLoss):
+            return self._wrap(loss)
+        refuse_unused(self, [GIVEN])
+        return loss
 
     def _wrap(self, loss: Loss) -> SwarmLoss:
-        return SwarmLoss(
-            loss,
-            scope=self.scope,
-            particles=self.particles,
-            iterations=self.iterations,
-            dynamics=self.dynamics,
-            estimator=self.estimator,
-            start=self.start,
-            spread=self.spread,
-            bounds=self.bounds,
-            saturating=self.saturating,
-            eta=self.eta,
-        )
+        return SwarmLoss(loss, **{name: getattr(self, name) for name in GIVEN.fields})
 
     @property
     def _runs(self) -> Independent:

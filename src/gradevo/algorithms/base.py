@@ -9,12 +9,14 @@ from typing import Any, ClassVar, Protocol
 from torch import Generator, Tensor
 from torch.optim import AdamW, Optimizer
 
-from gradevo import validation
+from gradevo import options
+from gradevo.fields import optional, refuse_unused, settle, unused, whole
 from gradevo.optimisers import resolve
-from gradevo.phase import SCHEDULES, Recipe, Schedule
+from gradevo.phase import Recipe, Schedule, checked_schedule
 from gradevo.population import Loss
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
+from gradevo.validation import flag, not_negative, positive, share
 
 Info = dict[str, Any]
 DECOUPLED_DECAY = 0.3  # measured: docs/results/gadam.md
@@ -33,7 +35,7 @@ class Algorithm(Protocol):
     def population(self) -> int: ...
 
     @property
-    def batch_size(self) -> int: ...
+    def batch_size(self) -> int | None: ...
 
     @property
     def generations(self) -> int: ...
@@ -57,6 +59,12 @@ class Algorithm(Protocol):
         ...
 
 
+UNUSED = (
+    unused("epochs", lambda config: config.epochs is not None, "steps"),
+    unused("backoff=False", lambda config: not config.backoff, checks=1),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LearningConfig:
     """How members learn; every algorithm's config has these fields.
@@ -64,17 +72,19 @@ class LearningConfig:
     Attributes:
         steps: optimiser steps a learning phase, for each member.
         epochs: passes through the training rows a learning phase; instead of `steps`.
-        batch_size: rows a mini-batch; a DataLoader's own batch size comes before it.
+        batch_size: rows a mini-batch. None: 128, or all training rows where there are fewer; with
+            a DataLoader its own.
         optimizer: a class of `torch.optim`, by name or itself.
         lr: learning rate, or the one around which the members' own are drawn.
         weight_decay: the optimiser's, where it has one. None: 0.3 for AdamW, whose decay is
             decoupled from the gradient, and 0 for the others.
-        options: further keyword arguments of the optimiser.
+        options: further keyword arguments of the optimiser, which its constructor is asked about.
         schedule: "constant", "linear" or "cosine" within each learning phase, or a function
             from progress in [0, 1) to a factor on the learning rate.
         clip: largest norm of each member's own gradient; None: not clipped.
         shared_batch: one batch for all members instead of one each: faster, less diverse.
-        checks: evaluations on the validation rows within a learning phase.
+        checks: evaluations on the validation rows within a learning phase, where `backoff` makes
+            use of them.
         backoff: a member keeps the best weights of its phase's checks, and those from before
             the phase if it became worse.
         average: horizon of a running mean of each member's weights, as a share of the phase;
@@ -83,7 +93,7 @@ class LearningConfig:
 
     steps: int = 500
     epochs: float | None = None
-    batch_size: int = 128
+    batch_size: int | None = None
     optimizer: str | type[Optimizer] = "AdamW"
     lr: float = 1e-2
     weight_decay: float | None = None
@@ -96,20 +106,24 @@ class LearningConfig:
     average: float = 0.0
 
     def __post_init__(self) -> None:
-        validation.at_least("steps", self.steps, 1)
-        if self.epochs is not None:
-            validation.positive("epochs", self.epochs)
-        validation.at_least("batch_size", self.batch_size, 1)
-        validation.at_least("checks", self.checks, 1)
-        validation.not_negative("lr", self.lr)
-        if self.weight_decay is not None:
-            validation.not_negative("weight_decay", self.weight_decay)
-        if self.clip is not None:
-            validation.positive("clip", self.clip)
-        if not callable(self.schedule):
-            validation.one_of("schedule", self.schedule, SCHEDULES)
-        validation.share("average", self.average)
-        resolve(self.optimizer)
+        settle(
+            self,
+            steps=whole(1),
+            epochs=optional(positive),
+            batch_size=optional(whole(1)),
+            checks=whole(1),
+            lr=not_negative,
+            weight_decay=optional(not_negative),
+            clip=optional(positive),
+            schedule=checked_schedule,
+            shared_batch=flag,
+            backoff=flag,
+            average=share,
+            optimizer=options.optimizer_of,
+            options=options.options_given,
+        )
+        options.check_options(self)
+        refuse_unused(self, UNUSED)
 
     def criterion(self, loss: Loss) -> Loss:
         """The user's loss as it is."""

@@ -25,29 +25,29 @@ In the paper setting, what the text leaves open: min-max normalised losses in eq
 children's batch statistics and other buffers come whole from the fitter parent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Generator, Tensor
 
-from gradevo import validation
+from gradevo import options, validation
 from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
 from gradevo.distributed.placing import balanced, blocks, near_parents, rows_at
-from gradevo.distributed.rows import fingerprints
 from gradevo.errors import DivergedError
-from gradevo.learning import begin, clone, learn, outcome, same_for_all
+from gradevo.fields import choice, optional, refuse_unused, settle, unused, whole
+from gradevo.health import check_learning, counted, improvements, told
+from gradevo.learning import Learnt, begin, clone, learn, learnt_by_all, same_for_all
 from gradevo.operators import crossover, mutation, selection, survival
 from gradevo.operators.alignment import align
-from gradevo.operators.diversity import mean_distance
 from gradevo.optimisers import Hyper, default_of
 from gradevo.phase import Phase, Streams
 from gradevo.problem import Problem
 from gradevo.randomness import drawn_key, generator_from
 from gradevo.share import Share, mixed
-from gradevo.structure import Tensors
+from gradevo.structure import Structure, Tensors, keep_still
 
 SELECTIONS: dict[str, Callable[[Tensor, int, Generator], Tensor]] = {
     "softmax": selection.softmax_parents,
@@ -60,6 +60,7 @@ CROSSOVERS = {
     "blend": crossover.blend,
 }
 MUTATIONS = {"replace": mutation.replace_uniform, "gaussian": mutation.add_gaussian}
+UNUSED = (unused("evolve=()", lambda config: not config.evolve, "spread", "perturb"),)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,23 +140,26 @@ class GADAM(LearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validation.names("evolve", self.evolve)
-        validation.at_least("population", self.population, 2)
-        validation.at_least("generations", self.generations, 1)
-        validation.one_of("learners", self.learners, ("children", "both"))
-        validation.one_of("selection", self.selection, SELECTIONS)
-        validation.one_of("crossover", self.crossover, CROSSOVERS)
-        validation.one_of("mutation", self.mutation, MUTATIONS)
-        validation.share("crossover_rate", self.crossover_rate)
-        validation.share("mutation_rate", self.mutation_rate)
-        validation.not_negative("spread", self.spread)
-        validation.not_negative("perturb", self.perturb)
-        validation.positive("rate_decay", self.rate_decay)
-        if self.validation_batch is not None:
-            validation.at_least("validation_batch", self.validation_batch, 1)
-        if self.theta is not None:
-            validation.not_negative("theta", self.theta)
-        self.start_values()
+        settle(
+            self,
+            evolve=validation.names,
+            population=whole(2),
+            generations=whole(1),
+            learners=choice(("children", "both")),
+            selection=choice(SELECTIONS),
+            crossover=choice(CROSSOVERS),
+            crossover_rate=validation.share,
+            align=validation.flag,
+            mutation=choice(MUTATIONS),
+            mutation_rate=validation.share,
+            spread=validation.not_negative,
+            perturb=validation.not_negative,
+            rate_decay=validation.positive,
+            validation_batch=optional(whole(1)),
+            theta=optional(validation.not_negative),
+        )
+        options.check_evolved(self)
+        refuse_unused(self, UNUSED)
 
     # --- the contract ------------------------------------------------------------------
 
@@ -168,6 +172,7 @@ class GADAM(LearningConfig):
             losses=torch.full((self.population,), torch.inf, dtype=torch.float64),
             hyper=self._first_hyper(streams.choice),
             homes=blocks(self.population, problem.team.size),
+            lost=counted(self.population),
         )
 
     def step(self, problem: Problem, state: "GADAMState") -> tuple["GADAMState", Info | None]:
@@ -177,24 +182,22 @@ class GADAM(LearningConfig):
         phase = state.phase
         assert phase is not None
         recipe = self.recipe(problem)
-        learn(problem, recipe, phase, state.streams)
+        learn(problem, recipe, phase, state.streams, strict=state.phases == 0)
         if phase.step < recipe.steps:
             return state, None
         passes = state.passes + problem.team.total(phase.passes)
         state = replace(state, phase=None, passes=passes, phases=state.phases + 1)
-        if not state.breeding:
-            members = outcome(phase)
-            losses, prints = self._told(problem, phase, members, state.homes)
-            learnt = {"members": members, "losses": losses, "prints": prints}
-            return replace(state, **learnt, breeding=True), None
-        return self._survive(problem, state, phase)
-
-    def _told(
-        self, problem: Problem, phase: Phase, learnt: Tensors, homes: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Losses and fingerprints of all members that have learnt, `(g,)` each."""
-        prints = fingerprints(learnt)
-        return problem.team.gathered(phase.losses, homes), problem.team.gathered(prints, homes)
+        learners = state.homes
+        if state.breeding and state.parents is not None:
+            learners = near_parents(state.parents, state.homes, problem.team.size)
+        learnt = learnt_by_all(problem, phase, learners)
+        state = replace(state, lost=state.lost + learnt.lost, improved=learnt.improved)
+        check_learning(state.lost, state.phases * recipe.steps)
+        if state.breeding:
+            return self._survive(problem, state, learnt)
+        check_alive(learnt.losses)
+        known = {"losses": learnt.losses, "prints": learnt.prints}
+        return replace(state, members=learnt.members, **known, breeding=True), None
 
     def finished(self, state: "GADAMState") -> bool:
         """After K generations, or when the losses stand still (eq. 13)."""
@@ -264,9 +267,9 @@ class GADAM(LearningConfig):
         )
         if self.align and problem.symmetry is not None:
             second = align(problem.symmetry, first, second)
-        names, key = problem.population.structure.trainable, drawn_key(generator)
+        structure, key = problem.population.structure, drawn_key(generator)
         ids = mine[team.rank]
-        children = self.crossed(names, state.losses, parents, (first, second), ids, key)
+        children = self.crossed(structure, state.losses, parents, (first, second), ids, key)
         return children, self._inherit(state.hyper, parents[:, 0], generator), parents
 
     def drawn_parents(self, losses: Tensor, pairs: int, generator: Generator) -> Tensor:
@@ -279,13 +282,13 @@ class GADAM(LearningConfig):
         return parents
 
     def crossed(
-        self, names: Sequence[str], losses: Tensor, parents: Tensor,
+        self, structure: Structure, losses: Tensor, parents: Tensor,
         pair: tuple[Tensors, Tensors], ids: Tensor, key: int,
     ) -> Tensors:  # fmt: skip
         """Children by their numbers, each with random numbers of its own.
 
-        What is not among `names` is the fitter parent's. `losses` are of all members and `parents`
-        of all children; `pair` has both parents of the children `ids`, aligned.
+        What does not learn is the fitter parent's. `losses` are of all members and `parents` of all
+        children; `pair` has both parents of the children `ids`, aligned.
         """
         share = crossover.share_of_first(losses, parents)  # eq. 10
         fitness = selection.softmax_fitness(losses)  # eq. 8
@@ -293,13 +296,14 @@ class GADAM(LearningConfig):
         cross, mutate = CROSSOVERS[self.crossover], MUTATIONS[self.mutation]
         streams = [generator_from(mixed(key, i)) for i in ids.tolist()]
         children = dict(pair[0])  # buffers and frozen parameters: the fitter parent's
-        for name in names:
+        for name in structure.trainable:
             first, second = (parent[name] for parent in pair)
             children[name] = torch.empty_like(first)
             for row, (i, stream) in enumerate(zip(ids.tolist(), streams, strict=True)):
                 one, of = slice(row, row + 1), slice(i, i + 1)
                 child = cross(first[one], second[one], share[of], stream)
                 children[name][one] = mutate(child, rate[of], stream)
+        keep_still(structure, children, pair[0])
         return children
 
     def _inherit(self, hyper: Hyper, fitter: Tensor, generator: Generator) -> Hyper:
@@ -311,14 +315,12 @@ class GADAM(LearningConfig):
         return inherited
 
     def _survive(
-        self, problem: Problem, state: "GADAMState", phase: Phase
+        self, problem: Problem, state: "GADAMState", learnt: Learnt
     ) -> tuple["GADAMState", Info]:
         """The best g of parents and children form the next generation."""
-        children, team = outcome(phase), problem.team
+        children, prints, born, team = learnt.members, learnt.prints, learnt.homes, problem.team
         assert state.parents is not None and state.prints is not None
-        born = near_parents(state.parents, state.homes, team.size)
-        told, prints = self._told(problem, phase, children, born)
-        losses = torch.cat([state.losses, told])  # (2g,)
+        losses = torch.cat([state.losses, learnt.losses])  # (2g,)
         # children that are still their parent do not compete with it: else a population could
         # become one network many times
         same = torch.cat([torch.zeros_like(prints), prints == state.prints[state.parents[:, 0]]])
@@ -359,19 +361,14 @@ class GADAM(LearningConfig):
             "mean": float(state.losses[state.losses.isfinite()].mean()),
             "losses": plain(state.losses),
             "adoption": float((chosen >= self.population).double().mean()),
-            "diversity": self._diversity(problem, state),
+            "diversity": problem.diversity(state.members),
             "member_steps": state.passes,
+            **told(state.lost),
+            "improved": improvements(state.improved),
             "hyper": {name: plain(values) for name, values in state.hyper.items()},
             "parents": state.parents.tolist(),
             "survivors": chosen.tolist(),
         }
-
-    def _diversity(self, problem: Problem, state: "GADAMState") -> float | None:
-        """Mean distance of two members; None where they are not all in one process."""
-        if problem.team.size > 1:
-            return None
-        names = problem.population.structure.trainable
-        return mean_distance(state.members, names, problem.symmetry)
 
 
 @storable
@@ -386,7 +383,9 @@ class GADAMState:
         losses: their validation losses, `(g,)`, inf before they are known.
         hyper: their own numbers, `(g,)` each.
         homes: the members' ranks, `(g,)`.
+        lost: steps skipped so far, by the place of the learner, `(g, 2)`: see `health.counted`.
         prints: their fingerprints, `(g,)`, once they have learnt.
+        improved: whether the last learners became better by learning, `(g,)`.
         inherited: the last children's own numbers, `(g,)` each.
         generation: generations completed, k.
         passes: forward-backward passes so far, of one network each.
@@ -403,7 +402,9 @@ class GADAMState:
     losses: Tensor
     hyper: Hyper
     homes: Tensor
+    lost: Tensor
     prints: Tensor | None = None
+    improved: Tensor | None = None
     inherited: Hyper = field(default_factory=dict)
     generation: int = 0
     passes: int = 0
@@ -443,6 +444,5 @@ def check_alive(losses: Tensor) -> None:
     if not bool(losses.isfinite().any()):
         raise DivergedError(
             "loss: must be finite for at least one member, got NaN or infinity for all "
-            f"{len(losses)}; the likely cause is a learning rate that is too high (try lr / 10) "
-            "or NaN in the data"
+            f"{len(losses)}"
         )

@@ -28,14 +28,15 @@ import torch
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
+from gradevo import health
 from gradevo import objectives as measures
-from gradevo import validation
 from gradevo.algorithms import guided, ladder
 from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.batches import Pair
 from gradevo.checkpoint import storable
 from gradevo.distributed.placing import blocks, rows_at
 from gradevo.errors import DivergedError
+from gradevo.fields import choice, optional, refuse_unused, settle, unused, whole
 from gradevo.learning import clone
 from gradevo.members import Members, told
 from gradevo.objectives import Objective
@@ -47,8 +48,27 @@ from gradevo.problem import Problem
 from gradevo.randomness import drawn_key, generator_from
 from gradevo.share import mixed
 from gradevo.structure import Tensors
+from gradevo.validation import flag, not_negative, positive, share
 
 SEARCHES = {"ladder": ladder.step, "crossover": guided.step}
+UNUSED = (
+    unused(
+        'search="ladder"', lambda config: config.search == "ladder",
+        "crossover", "index", "low_side", "reevaluate", "box", "fine_tune", "shared_batch",
+    ),
+    unused(
+        'search="crossover"', lambda config: config.search == "crossover",
+        "steps", "epochs", "optimizer", "options", "schedule", "clip", "checks", "backoff",
+        "average", "dense", "climb", "lowest", "blend", "rate_power",
+        weight_decay=0.0, shared_batch=True,
+    ),
+    unused(
+        'search="crossover" and without the objective "error"',
+        lambda config: config.search == "crossover" and "error" not in config.objectives,
+        "validation_batch",
+    ),
+    unused('crossover="sbx"', lambda config: config.crossover == "sbx", "low_side"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +92,7 @@ class GEMONN(LearningConfig):
         blend: ladder: whether neighbours are crossed at the end, which costs no passes.
         rate_power: ladder: the learning rate at density d is `lr` d^-`rate_power`.
         validation_batch: ladder: validation rows that members are compared on, drawn once; None:
-            all.
+            all. With "crossover" for the objective "error" alone.
         crossover: "gsbx", guided by gradients, or plain "sbx".
         index: crossover: distribution index.
         low_side: crossover: both children follow the low side's gradient (the published code).
@@ -119,25 +139,26 @@ class GEMONN(LearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validation.at_least("population", self.population, 2)
-        validation.at_least("generations", self.generations, 1)
-        validation.one_of("search", self.search, SEARCHES)
-        validation.share("dense", self.dense)
-        validation.share("climb", self.climb)
-        if self.lowest is not None:
-            validation.share("lowest", self.lowest)
-            validation.positive("lowest", self.lowest)
-        validation.not_negative("rate_power", self.rate_power)
-        if self.validation_batch is not None:
-            validation.at_least("validation_batch", self.validation_batch, 1)
-        validation.one_of("crossover", self.crossover, ("gsbx", "sbx"))
-        validation.positive("index", self.index)
-        validation.at_least("fine_tune", self.fine_tune, 0)
-        if not isinstance(self.box, tuple | list) or len(self.box) != 2:
-            raise ValueError(f"box: must be two bounds, got {self.box!r}")
-        for bound in self.box:
-            validation.positive("box", bound)
-        measures.check(self.objectives)
+        settle(
+            self,
+            population=whole(2),
+            generations=whole(1),
+            search=choice(SEARCHES),
+            dense=share,
+            climb=share,
+            lowest=optional(_share_above_0),
+            blend=flag,
+            rate_power=not_negative,
+            validation_batch=optional(whole(1)),
+            crossover=choice(("gsbx", "sbx")),
+            index=positive,
+            low_side=flag,
+            reevaluate=flag,
+            fine_tune=whole(0),
+            box=_box,
+            objectives=lambda name, value: measures.check(value, name),
+        )
+        refuse_unused(self, UNUSED)
 
     @classmethod
     def paper(cls, **changes: Any) -> Self:
@@ -176,7 +197,10 @@ class GEMONN(LearningConfig):
         tensors = masking.masked(tensors, masks)
         rows = problem.validation_rows(self.validation_batch, streams.choice)
         worth = told(team, self.measured(problem, tensors, masks, rows), homes)
-        return GEMONNState(streams, Members(tensors, masks, *worth, homes), rows)
+        measures.check_defined(self.objectives, *worth)
+        members, learners = Members(tensors, masks, *worth, homes), self.learners
+        start = float(finite_or_worst(members.losses).min())
+        return GEMONNState(streams, members, rows, health.counted(learners), start)
 
     def step(self, problem: Problem, state: "GEMONNState") -> tuple["GEMONNState", Info | None]:
         """One slice of a child's learning, one generation of crossover, or one fine-tuning."""
@@ -208,6 +232,11 @@ class GEMONN(LearningConfig):
             return ""
         return 'trains one network after another with search="ladder"; take search="crossover"'
 
+    @property
+    def learners(self) -> int:
+        """Networks that learn side by side: the ladder has one."""
+        return 1 if self.search == "ladder" else self.population
+
     # --- what both searches use --------------------------------------------------------
 
     def measured(
@@ -235,9 +264,10 @@ class GEMONN(LearningConfig):
         if not bool(losses.isfinite().any()):
             raise DivergedError(
                 "loss: must be finite for at least one member, got NaN or infinity for all "
-                f"{len(losses)}; the likely cause is a learning rate that is too high (try lr / "
-                "10) or NaN in the data"
+                f"{len(losses)}"
             )
+        found = torch.cat([state.members.objectives, children.objectives])
+        measures.check_defined(self.objectives, found, losses)
         origins = state.members.compete(children, problem.team)
         state.generation += 1
         return state, self._info(problem, state, origins)
@@ -245,6 +275,7 @@ class GEMONN(LearningConfig):
     def _info(self, problem: Problem, state: "GEMONNState", origins: Tensor) -> Info:
         members = state.members
         losses, finite = members.losses, members.losses.isfinite()
+        better, ended = float(losses[finite].min()) < state.start, self.finished(state)
         return {
             "generation": state.generation,
             "best": float(losses[finite].min()),
@@ -255,6 +286,8 @@ class GEMONN(LearningConfig):
             "adoption": float((origins >= self.population).double().mean()),
             "front": int((pareto.fronts(members.objectives) == 0).sum()),
             "member_steps": state.passes,
+            **health.told(state.lost),
+            "improved": int(better) if better or ended else None,  # children come one by one
             "hyper": {},
             "survivors": origins.tolist(),
         }
@@ -269,6 +302,8 @@ class GEMONNState:
         streams: random numbers and the position in the data.
         members: the current generation.
         rows: the validation rows that members are compared on; None: all.
+        lost: steps skipped so far by each learner, `(n, 2)`: see `health.counted`.
+        start: the lowest loss before anybody has learnt.
         generation: generations completed.
         passes: forward-backward passes so far, of one network each.
         phase: the ladder's walker and its learning.
@@ -282,6 +317,8 @@ class GEMONNState:
     streams: Streams
     members: Members
     rows: Tensor | None
+    lost: Tensor
+    start: float
     generation: int = 0
     passes: int = 0
     phase: Phase | None = None
@@ -306,3 +343,13 @@ class GEMONNState:
 
     def with_local(self, tensors: Tensors, homes: Tensor) -> "GEMONNState":
         return replace(self, members=self.members.moved(tensors, homes))
+
+
+def _share_above_0(name: str, value: Any) -> float:
+    return positive(name, share(name, value))
+
+
+def _box(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError(f"{name}: must be two bounds, got {value!r}")
+    return positive(name, value[0]), positive(name, value[1])

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from gradevo import trees
 from gradevo.batches import Pair
 from gradevo.distributed.placing import near_parents, rows_at
+from gradevo.health import GRADIENT, add, counted, say, sound_steps
 from gradevo.learning import clone
 from gradevo.members import Members, rows, told
 from gradevo.operators import masks as masking
@@ -25,23 +26,26 @@ from gradevo.polish import polish
 from gradevo.problem import Problem
 from gradevo.randomness import drawing, drawn_key, following, generator_from, preserved
 from gradevo.share import mixed
-from gradevo.structure import Tensors
+from gradevo.structure import Structure, Tensors, keep_still
 
 if TYPE_CHECKING:
     from gradevo.algorithms.gemonn import GEMONN, GEMONNState
 
 FEWEST, SPARSE = 20, 0.05  # fine-tuning steps of members below this density
+TRIES = 20  # batches, of which one must have a finite loss for somebody
 
 
 def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | None:
     """A generation; after the last crossover, one member's fine-tuning a call."""
     if state.children is not None:
         return _fine_tuned(config, problem, state, state.children)
-    batch, members = _batch(problem, state), state.members
+    members = state.members
     if members.gradients is None:
-        state.members = _evaluated(config, problem, state, members.tensors, members.homes, batch)
+        state.members, batch = _compared(config, problem, state, members.tensors, members.homes)
+    else:
+        batch = _batch(problem, state)
     children = _evaluated(config, problem, state, *breed(config, problem, state), batch)
-    if config.reevaluate:
+    if config.reevaluate and bool(children.losses.isfinite().any()):
         members = state.members
         state.members = _evaluated(config, problem, state, members.tensors, members.homes, batch)
     if config.fine_tune and state.generation + 1 == config.generations:
@@ -69,17 +73,19 @@ def breed(config: "GEMONN", problem: Problem, state: "GEMONNState") -> tuple[Ten
     wanted = [parents[:, own].flatten() for own in pairs]
     both = members.arrived(team.fetch(members.travelling(), members.homes, wanted))
     own = mine[team.rank].tolist(), pairs[team.rank].tolist()
-    return _children(config, both, members.masks.keys(), *own, key), homes
+    weights, structure = members.masks.keys(), problem.population.structure
+    return _children(config, structure, both, weights, *own, key), homes
 
 
 def _children(
-    config: "GEMONN", parents: tuple[Tensors, Tensors], weights: Collection[str],
-    ids: list[int], pairs: list[int], key: int,
+    config: "GEMONN", structure: Structure, parents: tuple[Tensors, Tensors],
+    weights: Collection[str], ids: list[int], pairs: list[int], key: int,
 ) -> Tensors:  # fmt: skip
     """Children by their numbers, each with random numbers of its own.
 
     Args:
         config: how.
+        structure: of a member.
         parents: tensors and gradients of all first parents of the pairs, then all second ones.
         weights: names of tensors with weights.
         ids: which children.
@@ -92,7 +98,8 @@ def _children(
     chances = [generator_from(mixed(key, child, 1)) for child in ids]
     places = torch.tensor([pairs.index(child // 2) + n * (child % 2) for child in ids])
     entries = sum(t[0].numel() for t in gradients.values())
-    children = rows(tensors, places)
+    like = rows(tensors, places)
+    children = dict(like)
     for name, slopes in gradients.items():
         both = torch.cat(_crossed(config, tensors[name], slopes, streams))
         child = both[places.to(both.device)]
@@ -102,6 +109,7 @@ def _children(
             gone = rare(row, 1 / entries, chance) if entries > 1 else torch.arange(0)
             row.view(-1)[gone.to(row.device)] = 0
         children[name] = child
+    keep_still(structure, children, like)
     return children
 
 
@@ -124,6 +132,20 @@ def _batch(problem: Problem, state: "GEMONNState") -> Pair:
     return trees.to(x, device), trees.to(y, device)
 
 
+def _compared(
+    config: "GEMONN", problem: Problem, state: "GEMONNState", tensors: Tensors, homes: Tensor
+) -> tuple[Members, Pair]:
+    """Members on a new batch, or on the first one of which anybody has a finite loss."""
+    batch = _batch(problem, state)
+    members = _evaluated(config, problem, state, tensors, homes, batch)
+    for _ in range(TRIES - 1):
+        if bool(members.losses.isfinite().any()):
+            break
+        batch = _batch(problem, state)
+        members = _evaluated(config, problem, state, tensors, homes, batch)
+    return members, batch
+
+
 def _evaluated(
     config: "GEMONN",
     problem: Problem,
@@ -140,13 +162,28 @@ def _evaluated(
         if not population.choice.settled:
             with population.computing():
                 problem.settle(*batch, per_member=False)
-        losses = population.accumulate(problem.loss, *batch).cpu().double()
+        losses = population.accumulate(problem.loss, *batch)
     state.passes += len(homes)
-    gradients = clone(population.gradients())
+    _count(problem, state, losses, homes, batch)
+    losses = losses.cpu().double()
+    gradients = {n: t.nan_to_num(0.0, 0.0, 0.0) for n, t in population.gradients().items()}
     tensors = clone(population.tensors)  # with batch statistics as the pass has left them
     masks = masking.of_values(tensors, state.members.masks)
     worth = config.measured(problem, tensors, masks, state.rows, losses)
     return Members(tensors, masks, *told(problem.team, worth, homes), homes, gradients)
+
+
+def _count(
+    problem: Problem, state: "GEMONNState", losses: Tensor, homes: Tensor, batch: Pair
+) -> None:
+    """Count gradients that are not finite, which then do not guide a crossover."""
+    population = problem.population
+    sound = sound_steps(population, population.gradient_buffer(), losses)
+    counts = counted(population.size)
+    if sound is not None:
+        counts = add(counts, sound).cpu()
+        say(problem.said, sound, problem.share_at(homes).ids, *batch)
+    state.lost = state.lost + problem.team.gathered(counts, homes)
 
 
 def _plan(config: "GEMONN", problem: Problem, state: "GEMONNState") -> None:
@@ -167,19 +204,20 @@ def _fine_tuned(
     device = problem.population.device
     x, y = (trees.to(part, device) for part in cast(Pair, state.batch))
     with preserved(device), following(noise, device):
-        tuned = polish(problem.alone, *one, (x, y), steps, config.lr)
+        tuned, left = polish(problem.alone, *one, (x, y), steps, config.lr)
     tensors = clone(children.tensors)
     for name, tensor in tensors.items():
         tensor[row] = tuned[name][0]
     state.children = replace(children, tensors=tensors)
+    state.lost[ids[row], GRADIENT] += left
     state.passes += steps
     state.tuned += 1
     if state.tuned < len(ids):
         return None
     state.passes += sum(state.plan) - sum(state.plan[i] for i in ids)  # by other processes
-    members, new = state.members, _batch(problem, state)
-    state.children = None
-    state.members = _evaluated(config, problem, state, members.tensors, members.homes, new)
+    state.lost = problem.team.gathered(state.lost[list(ids)], children.homes)
+    members, state.children = state.members, None
+    state.members, new = _compared(config, problem, state, members.tensors, members.homes)
     return _evaluated(config, problem, state, tensors, children.homes, new)
 
 

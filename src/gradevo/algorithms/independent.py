@@ -8,20 +8,23 @@ their averaged predictions are the usual ensemble.
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Generator, Tensor
 from torch.optim import Optimizer
 
-from gradevo import validation
 from gradevo.algorithms.base import Info, LearningConfig, plain
 from gradevo.checkpoint import storable
 from gradevo.errors import DivergedError
+from gradevo.fields import settle, whole
+from gradevo.health import check_learning, counted, improvements, told
 from gradevo.learning import begin, learn, outcome, same_for_all
 from gradevo.operators import mutation, survival
 from gradevo.operators.selection import finite_or_worst
 from gradevo.optimisers import Hyper
-from gradevo.phase import Phase, Streams
+from gradevo.phase import Phase, Streams, improved
 from gradevo.problem import Problem
 from gradevo.structure import Tensors
+from gradevo.validation import not_negative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +58,7 @@ class Independent(LearningConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        validation.at_least("population", self.population, 1)
-        validation.at_least("generations", self.generations, 1)
-        validation.not_negative("spread", self.spread)
+        settle(self, population=whole(1), generations=whole(1), spread=not_negative)
 
     def init(self, problem: Problem, generator: Generator) -> "IndependentState":
         """The runs before their first step."""
@@ -65,21 +66,23 @@ class Independent(LearningConfig):
         hyper = same_for_all(self.start_values(), self.population)
         hyper["lr"] = mutation.perturb("lr", hyper["lr"], self.spread, streams.choice)
         tensors = problem.population.tensors
-        return IndependentState(
-            streams, hyper, begin(problem, self.recipe(problem), tensors, hyper)
-        )
+        phase = begin(problem, self.recipe(problem), tensors, hyper)
+        return IndependentState(streams, hyper, phase, counted(self.population))
 
     def step(
         self, problem: Problem, state: "IndependentState"
     ) -> tuple["IndependentState", Info | None]:
         """One slice of learning."""
         recipe, phase = self.recipe(problem), state.phase
-        learn(problem, recipe, phase, state.streams)
+        learn(problem, recipe, phase, state.streams, strict=state.generation == 0)
         if phase.step < recipe.steps:
             return state, None
-        phase.step = 0
-        state = replace(state, generation=state.generation + 1)
-        return state, self._info(state)
+        lost, better = state.lost + phase.lost.cpu(), improved(phase)
+        check_learning(lost, (state.generation + 1) * recipe.steps)
+        phase.first = torch.where(phase.first.isnan(), phase.first, phase.losses)
+        phase.step, phase.lost = 0, counted(self.population)
+        state = replace(state, generation=state.generation + 1, lost=lost)
+        return state, self._info(state) | {"improved": improvements(better)}
 
     def finished(self, state: "IndependentState") -> bool:
         """After the last generation."""
@@ -101,7 +104,7 @@ class Independent(LearningConfig):
         if not bool(losses.isfinite().any()):
             raise DivergedError(
                 f"loss: must be finite for at least one run, got NaN or infinity for all "
-                f"{len(losses)}; the likely cause is a learning rate that is too high"
+                f"{len(losses)}"
             )
         return {
             "generation": state.generation,
@@ -109,6 +112,7 @@ class Independent(LearningConfig):
             "mean": float(losses[losses.isfinite()].mean()),
             "losses": plain(losses),
             "member_steps": state.phase.passes,
+            **told(state.lost),
             "hyper": {name: plain(values) for name, values in state.hyper.items()},
         }
 
@@ -122,10 +126,12 @@ class IndependentState:
         streams: random numbers and the position in the data.
         hyper: the runs' own numbers, `(g,)` each.
         phase: the runs themselves.
+        lost: steps that they have skipped in earlier generations, `(g, 2)`.
         generation: generations completed.
     """
 
     streams: Streams
     hyper: Hyper
     phase: Phase
+    lost: Tensor
     generation: int = 0

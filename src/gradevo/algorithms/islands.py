@@ -16,13 +16,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Generator, Tensor
 
-from gradevo import validation
 from gradevo.algorithms.base import Info, plain
 from gradevo.algorithms.gadam import GADAM, GADAMState, take
 from gradevo.batches import Position
 from gradevo.checkpoint import storable
 from gradevo.distributed.placing import balanced, blocks, rows_at
 from gradevo.errors import DivergedError
+from gradevo.fields import choice, refuse_unused, settle, unused, whole
+from gradevo.health import counted, improvements, told
 from gradevo.learning import clone
 from gradevo.operators import survival
 from gradevo.optimisers import Hyper
@@ -33,6 +34,13 @@ from gradevo.randomness import drawn_key, generator_from
 from gradevo.share import mixed
 from gradevo.structure import Tensors
 
+UNUSED = (
+    unused(
+        "every >= generations", lambda config: config.every >= config.generations,
+        "migrants", "topology",
+    ),
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Islands:
@@ -41,8 +49,8 @@ class Islands:
     Attributes:
         algorithm: of every island; its `population` is that of one.
         islands: how many, at least 2.
-        every: generations between two exchanges, at least 1. History, callbacks and checkpoints
-            come once an exchange.
+        every: generations between two exchanges, at least 1; if there are no more: no exchange.
+            History, callbacks and checkpoints come once an exchange.
         migrants: members that an island gives at an exchange, its best; at least 1, and fewer than
             it has.
         topology: "ring", always the next island; or "random", a new ring every time.
@@ -72,15 +80,16 @@ class Islands:
             raise ValueError(f"algorithm: must be a GADAM, got {self.algorithm!r}")
         if self.algorithm.theta is not None:
             raise ValueError("theta: must be None on islands, which all have as many generations")
-        validation.at_least("islands", self.islands, 2)
-        validation.at_least("every", self.every, 1)
-        validation.at_least("migrants", self.migrants, 1)
+        settle(
+            self, islands=whole(2), every=whole(1), migrants=whole(1),
+            topology=choice(("ring", "random")),
+        )  # fmt: skip
         if self.migrants >= self.algorithm.population:
             raise ValueError(
                 f"migrants: must be fewer than an island's members, {self.algorithm.population}, "
                 f"got {self.migrants}"
             )
-        validation.one_of("topology", self.topology, ("ring", "random"))
+        refuse_unused(self, UNUSED)
 
     # --- the contract ------------------------------------------------------------------
 
@@ -90,7 +99,7 @@ class Islands:
         return self.islands * self.algorithm.population
 
     @property
-    def batch_size(self) -> int:
+    def batch_size(self) -> int | None:
         return self.algorithm.batch_size
 
     @property
@@ -108,6 +117,7 @@ class Islands:
             members=clone(problem.population.tensors),
             losses=torch.full((self.population,), torch.inf, dtype=torch.float64),
             homes=self.layout(problem.team.size),
+            lost=counted(self.population),
         )
 
     def step(self, problem: Problem, state: "IslandsState") -> tuple["IslandsState", Info | None]:
@@ -212,6 +222,7 @@ class Islands:
                     losses=state.losses[ids].clone(),
                     hyper={name: values[ids].clone() for name, values in state.hyper.items()},
                     homes=homes,
+                    lost=counted(self.algorithm.population),
                     prints=state.prints[ids].clone(),
                     generation=state.generation,
                     phases=state.phases,
@@ -251,6 +262,7 @@ class Islands:
             members=team.fetch(here, homes, wanted),
             losses=known["losses"][chosen],
             homes=now,
+            lost=state.lost + known["lost"],
             hyper={name: values[chosen] for name, values in hyper.items()},
             prints=known["prints"][chosen],
             generation=generation,
@@ -259,7 +271,7 @@ class Islands:
             epochs=epochs,
             taken=taken,
         )
-        return after, self._info(after, chosen)
+        return after, self._info(after, chosen) | {"improved": improvements(known["improved"])}
 
     def _compared(
         self, problem: Problem, part: Problem, state: "IslandsState", known: dict[str, Tensor]
@@ -294,6 +306,7 @@ class Islands:
             assert one.prints is not None
             numbers = {
                 "losses": one.losses, "prints": one.prints, "homes": ranks[one.homes],
+                "lost": one.lost, "improved": _known(one.improved, one.losses),
                 "passes": torch.full_like(one.prints, one.passes),
                 **{f"hyper {name}": values for name, values in one.hyper.items()},
             }  # fmt: skip
@@ -336,9 +349,15 @@ class Islands:
             "islands": plain(each.min(dim=1).values),
             "guests": away.sum(dim=1).tolist(),
             "member_steps": state.passes,
+            **told(state.lost),
             "hyper": {name: plain(values) for name, values in state.hyper.items()},
             "survivors": chosen.tolist(),
         }
+
+
+def _known(improved: Tensor | None, losses: Tensor) -> Tensor:
+    """Who became better by learning; NaN where nobody looked."""
+    return torch.full_like(losses, torch.nan) if improved is None else improved
 
 
 @storable
@@ -352,6 +371,7 @@ class IslandsState:
             while the islands are under way.
         losses: of all members, `(g,)`, as of the last exchange.
         homes: the members' ranks, `(g,)`.
+        lost: steps skipped up to the last exchange, by the place of the learner, `(g, 2)`.
         hyper: their own numbers, `(g,)` each.
         prints: their fingerprints, `(g,)`, after the first exchange.
         generation: generations that all islands have completed.
@@ -365,6 +385,7 @@ class IslandsState:
     members: Tensors
     losses: Tensor
     homes: Tensor
+    lost: Tensor
     hyper: Hyper = field(default_factory=dict)
     prints: Tensor | None = None
     generation: int = 0

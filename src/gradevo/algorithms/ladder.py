@@ -17,7 +17,8 @@ from torch import Tensor
 
 from gradevo import trees
 from gradevo.distributed.placing import blocks
-from gradevo.learning import clone, learn, same_for_all
+from gradevo.health import check_learning, counted, is_lost
+from gradevo.learning import FEW, clone, learn, same_for_all
 from gradevo.members import Members
 from gradevo.operators import masks as masking
 from gradevo.operators import units
@@ -74,10 +75,13 @@ def step(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Members | 
     recipe = config.recipe(problem)
     if state.phase is None or state.phase.step >= recipe.steps:
         state.phase = next_rung(config, problem, state)
-    learn(problem.alone, recipe, state.phase, state.streams)
+    learn(problem.alone, recipe, state.phase, state.streams, strict=False)
     if state.phase.step < recipe.steps:
         return None
     state.passes += state.phase.passes
+    state.lost = state.lost + state.phase.lost.cpu()
+    if state.generation and is_lost(state.phase.lost, recipe.steps):  # from the best, too
+        check_learning(state.lost, max(FEW, (state.generation + 1) * recipe.steps))
     children = _offered(config, problem, state, state.phase)
     if state.generation + 1 == config.generations:
         for apart in (1, 2) if config.blend else ():
@@ -122,10 +126,11 @@ def next_rung(config: "GEMONN", problem: Problem, state: "GEMONNState") -> Phase
     hyper = same_for_all(config.start_values(), 1)
     hyper["lr"] = hyper["lr"] * masking.density(masks) ** -config.rate_power
     unknown = torch.full((1,), torch.inf, dtype=torch.float64)
+    nothing = counted(1), torch.full_like(unknown, torch.nan)
     mean = clone(tensors) if config.average else None
     kept = clone(tensors) if config.backoff else None
     more = {"rows": state.rows, "masks": masks, "optimizer": optimizer}
-    return Phase(tensors, hyper, unknown, Share.whole(1), kept, mean, **more)
+    return Phase(tensors, hyper, unknown, Share.whole(1), *nothing, kept, mean, **more)
 
 
 def _slopes(problem: Problem, state: "GEMONNState", tensors: Tensors) -> Tensors:
@@ -138,13 +143,15 @@ def _slopes(problem: Problem, state: "GEMONNState", tensors: Tensors) -> Tensors
         with following(state.streams.noise, device):
             population.accumulate(problem.loss, trees.to(x, device), trees.to(y, device))
     state.passes += 1
-    return population.gradients()
+    gradients = population.gradients()
+    return {name: t.nan_to_num(0.0, 0.0, 0.0) for name, t in gradients.items()}
 
 
 def _walker(state: "GEMONNState") -> tuple[Tensors, Masks, Any]:
-    """The last child; at first the densest member, and after divergence the best."""
+    """The last child; at first the densest member, and after one that did not learn the best."""
     phase, losses = state.phase, finite_or_worst(state.members.losses)
-    if phase is not None and phase.masks is not None and _finite(phase.tensors):
+    learnt = phase is not None and not is_lost(phase.lost, phase.step)
+    if phase is not None and learnt and phase.masks is not None and _finite(phase.tensors):
         return clone(phase.tensors), phase.masks, phase.optimizer
     start = torch.arange(len(losses) - 1, len(losses)) if phase is None else losses.argsort()[:1]
     member = state.members.take(start)

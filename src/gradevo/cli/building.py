@@ -2,10 +2,13 @@
 
 import os
 import sys
+import zipfile
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from gradevo.disk import check_archive, most_unpacked, opened
 
 
 def builder(name: str) -> Callable[[], Any]:
@@ -31,10 +34,15 @@ def builder(name: str) -> Callable[[], Any]:
 
 
 def _imported(module: str) -> Any:
+    """A module, of the working folder first; what others import later is not looked for there."""
     here = os.getcwd()
-    if here not in sys.path:  # as `python -m` has it
-        sys.path.insert(0, here)
-    return import_module(module)
+    sys.path.insert(0, here)
+    try:
+        return import_module(module)
+    finally:
+        sys.path.remove(here)
+        if here not in sys.path:
+            sys.path.append(here)  # for what the builder itself imports when it is called
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -66,7 +74,9 @@ def example(path: Path) -> Any:
     import torch
 
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
+            if zipfile.is_zipfile(path):
+                check_archive(path, most_unpacked(path.stat().st_size))
             found: Any = np.load(file, allow_pickle=False)
             named = {name: found[name] for name in found.files} if hasattr(found, "files") else None
         if named is None:

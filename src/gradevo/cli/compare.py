@@ -1,6 +1,6 @@
 """`gradevo compare`: methods side by side."""
 
-from gradevo.cli.options import DEFAULTS, Options, load, network
+from gradevo.cli.options import DEFAULTS, Options, Whole, load, network
 from gradevo.cli.printing import print_json, print_summary, say_where
 from gradevo.cli.watching import watched, words
 
@@ -10,7 +10,7 @@ def compare(
     /,
     *,
     methods: str = "gadam,adam,adam-best-of,adam-ensemble",
-    seeds: int = 5,
+    seeds: Whole = 5,
     options: Options = DEFAULTS,
 ) -> None:
     """Run methods side by side, with paired statistics; all but GEMONN at equal cost.
@@ -40,6 +40,7 @@ def compare(
             folder=options.out,
             engine=options.engine,
             device=options.device,
+            force=options.force,
             quiet=options.quiet,
         )
     rows = summary(outcomes)

@@ -1,8 +1,9 @@
 """`gradevo datasets`: what is there by name."""
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
+
+from gradevo.cli.printing import Terminal
 
 
 def datasets() -> None:
@@ -12,5 +13,5 @@ def datasets() -> None:
     table = Table("name", "rows", "inputs", "classes", "source", box=SIMPLE)
     for known in available():
         table.add_row(*(str(value) for value in known))
-    Console().print(table)
-    Console().print("Also: a CSV file, a folder of MNIST-style idx files, an OpenML name or id.")
+    Terminal().print(table)
+    Terminal().print("Also: a CSV file, a folder of MNIST-style idx files, an OpenML name or id.")

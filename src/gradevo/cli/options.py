@@ -1,20 +1,29 @@
 """What commands have in common: options, data, a network for them, run folders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from gradevo.names import OWN
+from gradevo.names import RESULT as FILE
+
 if TYPE_CHECKING:
     from gradevo.datasets.loading import Data
 
 
-OWN = (  # files of a run
-    "checkpoint.safetensors", "history.json", "log.jsonl", "loggers.json", "result.safetensors",
-    "run.json",
-)  # fmt: skip
+def _whole(hint: Any, words: Sequence[Any]) -> int:
+    """A whole number as it is written; cyclopts itself would round 1.5."""
+    word = words[0].value
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"must be a whole number, got {word!r}") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 @Parameter(name="*")
@@ -25,6 +34,8 @@ class Options:
     Attributes:
         target: Column of the label in a CSV file; default: the last.
         test: A second CSV file with the test rows; default: a fifth of the rows.
+        max_size: Megabytes that a packed file (.csv.gz, .npz, .idx.gz) may hold once it is
+            unpacked. Default: a hundred times its own, and 256.
         population: Members g.
         generations: Generations K.
         steps: Optimiser steps a learning phase.
@@ -39,6 +50,7 @@ class Options:
             torch.compile: batched+compile, vmap+compile.
         device: cpu, cuda, ...
         out: Run folder: checkpoints, log and result.
+        force: Go on with the run in --out even if it had other data, settings or another network.
         quiet: Show no progress. Else there are charts on a terminal, and elsewhere a line of
             the standard error every ten seconds at most, but with --json none.
         json: Print one JSON object and nothing else.
@@ -46,17 +58,19 @@ class Options:
 
     target: str | None = None
     test: Path | None = None
-    population: int | None = None
-    generations: int | None = None
-    steps: int | None = None
+    max_size: float | None = None
+    population: Whole | None = None
+    generations: Whole | None = None
+    steps: Whole | None = None
     epochs: float | None = None
-    batch_size: int | None = None
+    batch_size: Whole | None = None
     lr: float | None = None
     loss: str = "cross-entropy"
     hidden: str | None = None
     engine: str = "auto"
     device: str | None = None
     out: Path | None = None
+    force: Annotated[bool, Parameter(negative="")] = False
     quiet: Annotated[bool, Parameter(negative="")] = False
     json: Annotated[bool, Parameter(negative="")] = False
 
@@ -83,7 +97,12 @@ DEFAULTS = Options()
 def load(data: str, options: Options) -> Callable[[int], "Data"]:
     from gradevo.datasets.loading import load
 
-    return lambda seed: load(data, target=options.target, test=options.test, seed=seed)
+    most = None if options.max_size is None else options.max_size * 10**6
+    if most is not None and not 1 <= most < 2**63:
+        raise ValueError(f"max-size: must be a number of megabytes, got {options.max_size!r}")
+    size = None if most is None else int(most)
+    given = {"target": options.target, "test": options.test, "max_size": size}
+    return lambda seed: load(data, seed=seed, **given)
 
 
 def network(options: Options, method: str = "") -> Callable[["Data"], Callable[[], Any]]:
@@ -97,7 +116,6 @@ def network(options: Options, method: str = "") -> Callable[["Data"], Callable[[
 def check_finished(run: Path) -> None:
     """There is a result in the folder; one that was stopped half-way can be gone on with."""
     from gradevo.folder import saved_in
-    from gradevo.result import FILE
 
     if not (run / FILE).exists():
         if saved_in(run):

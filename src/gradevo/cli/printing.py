@@ -1,7 +1,10 @@
 """What commands print: tables for people, one JSON object for scripts."""
 
+import io
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,26 @@ from gradevo import __version__
 
 if TYPE_CHECKING:
     from gradevo.outcome import Outcome
+
+
+class Terminal(Console):
+    """Rich's, but that a reader who has had enough is `main`'s to know of."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def prepare() -> None:
+    """Print what a stream cannot encode in another way, rather than not at all."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def silence() -> None:
+    """Print nothing any more: nobody reads it, and Python would complain when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def versions() -> dict[str, str]:
@@ -31,7 +54,7 @@ def print_outcomes(outcomes: list["Outcome"]) -> None:
     for o in outcomes:
         numbers = f"{o.accuracy:.2%}", f"{o.loss:.4f}", f"{o.member_steps:,}", f"{o.seconds:.1f}"
         table.add_row(o.method, *numbers, o.engine)
-    Console().print(table)
+    Terminal().print(table)
 
 
 def print_summary(dataset: str, rows: list[dict[str, Any]]) -> None:
@@ -45,7 +68,7 @@ def print_summary(dataset: str, rows: list[dict[str, Any]]) -> None:
         cells = [*_cells(row, "accuracy", "{:.2%}"), *_cells(row, "loss", "{:.4f}")]
         steps = [f"{row['member_steps']:,}" for _ in cost]
         table.add_row(row["method"], *cells, *steps, f"{row['seconds']:.1f}")
-    Console().print(table)
+    Terminal().print(table)
 
 
 def _cells(row: dict[str, Any], name: str, style: str) -> list[str]:
@@ -53,7 +76,8 @@ def _cells(row: dict[str, Any], name: str, style: str) -> list[str]:
         return [style.format(row[name])]
     p = row[f"{name}_p"]
     mean, deviation = (style.format(row[key]) for key in (name, f"{name}_deviation"))
-    return [f"{mean} ± {deviation}", "" if p is None else f"{p:.3f}"]
+    sign = "+-" if Console().options.ascii_only else "±"
+    return [f"{mean} {sign} {deviation}", "" if p is None else f"{p:.3f}"]
 
 
 def say_where(out: Path | None, what: str = "Run folder") -> None:

@@ -8,11 +8,13 @@ from typing import Annotated, Any, NoReturn, cast
 
 from cyclopts import Parameter
 
-from gradevo.cli.options import DEFAULTS, Options, load, network
+from gradevo.cli.options import DEFAULTS, Options, Whole, load, network
 from gradevo.cli.printing import print_json, print_outcomes, say_where
 from gradevo.cli.watching import watched, words
+from gradevo.names import RESULT as FILE
 
 LINES = 10  # of a front's table
+MOST_MINUTES = 1_000_000
 
 
 def train(
@@ -20,11 +22,11 @@ def train(
     /,
     *,
     method: str = "gadam",
-    seed: int = 0,
+    seed: Whole = 0,
     resume: Annotated[bool, Parameter(negative="")] = False,
     start: Path | None = None,
-    processes: int = 1,
-    islands: int = 1,
+    processes: Whole = 1,
+    islands: Whole = 1,
     timeout: float = 10.0,
     log: str | None = None,
     options: Options = DEFAULTS,
@@ -67,7 +69,12 @@ def train(
     from gradevo.loggers import named
     from gradevo.methods import method as method_by_name
     from gradevo.outcome import knee_of, run_method
+    from gradevo.validation import positive
+    from gradevo.validation import seed as checked_seed
 
+    seed, timeout = checked_seed("seed", seed), positive("timeout", timeout)
+    if timeout > MOST_MINUTES:
+        raise ValueError(f"timeout: must be at most {MOST_MINUTES:,} minutes, got {timeout!r}")
     _check_folder(options.out, resume, again=restarted())
     loggers = named(log.split(",") if log else None)
     first = method_by_name(method, options.loss, **options.settings())
@@ -90,6 +97,7 @@ def train(
             folder=options.out,
             engine=options.engine,
             device=options.device,
+            force=options.force,
             log=loggers,
             quiet=options.quiet,
             start=start,
@@ -133,7 +141,6 @@ def _check_folder(out: Path | None, resume: bool, *, again: bool = False) -> Non
     if out is None or again:
         return
     from gradevo.folder import saved_in
-    from gradevo.result import FILE
 
     there = saved_in(out) or (out / FILE).exists()
     if there and not resume:

@@ -2,12 +2,16 @@
 
 import logging
 import shlex
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from gradevo.cli.options import Options
+from gradevo.errors import Terminated
+from gradevo.interrupts import error_of, speaking
+from gradevo.progress import is_terminal
 
 words: list[str] = []  # of the command line, which other processes get
 
@@ -22,19 +26,21 @@ def watched(options: Options, words: Sequence[str], rank: int = 0) -> Iterator[N
         rank: of this process; only the first speaks.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, with what the user wants to know.
+        KeyboardInterrupt, Terminated: Ctrl-C or SIGTERM, with what the user wants to know.
     """
     log = logging.getLogger("gradevo.progress")
     handler = logging.StreamHandler(sys.stderr)
-    if not (options.quiet or options.json or sys.stderr.isatty()):
+    if not (options.quiet or options.json or is_terminal(sys.stderr)):
         log.addHandler(handler)
         log.setLevel(logging.INFO)
     try:
-        yield
-    except KeyboardInterrupt:
+        with speaking():
+            yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        number = stop.number if isinstance(stop, Terminated) else signal.SIGINT
         if rank > 0:
-            sys.exit(130)
-        raise KeyboardInterrupt(going_on(options.out, words)) from None
+            sys.exit(128 + number)
+        raise error_of(number, going_on(options.out, words)) from None
     finally:
         log.removeHandler(handler)
 

@@ -23,13 +23,20 @@ class _Sheet:
     lines: list[int]
 
 
-def read_csv(path: Path, *, target: str | None = None, test: Path | None = None) -> Table:
+def read_csv(
+    path: Path,
+    *,
+    target: str | None = None,
+    test: Path | None = None,
+    most: int | None = None,
+) -> Table:
     """Read a CSV file, gzipped or not, and a second one with its test rows if there is one.
 
     Args:
         path: The file; its first line holds the column names.
         target: The column with the labels; the last one by default.
         test: A file with the same columns, in any order, that holds the test rows.
+        most: Bytes that a gzipped file may hold; None: a hundred times its own, and 256 MB.
 
     Returns:
         The table, with the test rows at its end.
@@ -44,9 +51,11 @@ def read_csv(path: Path, *, target: str | None = None, test: Path | None = None)
     ...     read_csv(path).labels
     ('a', 'b')
     """
-    sheet = _read_sheet(File(path))
+    sheet = _read_sheet(File(path, most=most))
     index = _target_index(sheet, target)
-    sheets = [sheet] if test is None else [sheet, _aligned(_read_sheet(File(test, "test")), sheet)]
+    sheets = [sheet]
+    if test is not None:
+        sheets.append(_aligned(_read_sheet(File(test, "test", most)), sheet))
     labels = [label for part in sheets for label in _labels(part, index)]
     columns = [column_of(cells) for cells in zip(*(r for s in sheets for r in s.rows), strict=True)]
     names = sheet.header[:index] + sheet.header[index + 1 :]

@@ -21,7 +21,11 @@ _ENDINGS = (".gz", ".csv", ".npz", ".txt", ".data")
 
 
 def read_source(
-    data: str | Path, *, target: str | None = None, test: str | Path | None = None
+    data: str | Path,
+    *,
+    target: str | None = None,
+    test: str | Path | None = None,
+    most: int | None = None,
 ) -> Source:
     """Find out what kind of data was named and read it, neither split nor encoded.
 
@@ -29,6 +33,7 @@ def read_source(
         data: A built-in name, a file, a folder, or a name or id on OpenML, tried in this order.
         target: The label column, for a CSV file or OpenML.
         test: A second CSV file with the test rows.
+        most: Bytes that a packed file may hold; None: a hundred times its own, and 256 MB.
 
     Returns:
         The rows with their labels.
@@ -48,18 +53,18 @@ def read_source(
     if not (isinstance(data, Path) or _is_path(data, path)):
         _refuse(data, test=test)
         return read_openml(data, target=target)
-    return _read_path(path, target, test)
+    return _read_path(path, target, test, most)
 
 
-def _read_path(path: Path, target: str | None, test: str | Path | None) -> Source:
+def _read_path(path: Path, target: str | None, test: str | Path | None, most: int | None) -> Source:
     if os.path.isdir(path):
         _refuse(path, target=target, test=test)
-        return read_idx_folder(path)
+        return read_idx_folder(path, most)
     if path.suffix == ".npz":
         _refuse(path, target=target, test=test)
-        return read_npz(path)
+        return read_npz(path, most)
     test_path = None if test is None else _path(test)
-    return read_csv(path, target=target, test=test_path)
+    return read_csv(path, target=target, test=test_path, most=most)
 
 
 def _path(data: str | Path) -> Path:

@@ -16,12 +16,13 @@ from gradevo.datasets.names import DataError
 _UBYTE = 8
 
 
-def read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
+def read_idx(path: Path, dims: int, most: int | None = None) -> NDArray[np.uint8]:
     """Read one idx file of unsigned bytes.
 
     Args:
         path: The file.
         dims: The number of dimensions that it must have: 3 for images, 1 for labels.
+        most: Bytes that a gzipped file may hold; None: a hundred times its own, and 256 MB.
 
     Returns:
         The array.
@@ -36,7 +37,7 @@ def read_idx(path: Path, dims: int) -> NDArray[np.uint8]:
     ...     read_idx(path, 1).tolist()
     [7, 9]
     """
-    content = read_bytes(File(path))
+    content = read_bytes(File(path, most=most))
     start = 4 + 4 * dims
     magic = bytes([0, 0, _UBYTE, dims])
     if content[:4] != magic:
@@ -61,12 +62,13 @@ def _check_size(path: Path, shape: tuple[int, ...], size: int) -> None:
         )
 
 
-def read_idx_folder(folder: Path) -> Images:
+def read_idx_folder(folder: Path, most: int | None = None) -> Images:
     """Read the training and test images of a folder of four idx files named as those of MNIST.
 
     Args:
         folder: Holds train-images, train-labels, t10k-images and t10k-labels, each ending in
             -idx3-ubyte or -idx1-ubyte (or .idx3-ubyte), gzipped or not.
+        most: Bytes that a gzipped one may hold; None: a hundred times its own, and 256 MB.
 
     Returns:
         The images, with the test images at the end.
@@ -78,8 +80,8 @@ def read_idx_folder(folder: Path) -> Images:
     Traceback (most recent call last):
     gradevo.datasets.names.DataError: data: folder 'no' must hold 'train-images-idx3-ubyte[.gz]'
     """
-    train, train_labels = _part(folder, "train")
-    test, test_labels = _part(folder, "t10k")
+    train, train_labels = _part(folder, "train", most)
+    test, test_labels = _part(folder, "t10k", most)
     if train.shape[1:] != test.shape[1:]:
         raise DataError(
             f"data: training and test images in '{folder}' must have one shape, but have "
@@ -89,9 +91,9 @@ def read_idx_folder(folder: Path) -> Images:
     return Images(np.concatenate([train, test]), tuple(map(str, labels)), len(test))
 
 
-def _part(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    images = read_idx(_find(folder, f"{part}-images", 3), 3)
-    labels = read_idx(_find(folder, f"{part}-labels", 1), 1)
+def _part(folder: Path, part: str, most: int | None) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    images = read_idx(_find(folder, f"{part}-images", 3), 3, most)
+    labels = read_idx(_find(folder, f"{part}-labels", 1), 1, most)
     if len(images) != len(labels):
         raise DataError(
             f"data: {part} in '{folder}' must have a label per image, but has {len(images)} "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from gradevo.datasets.files import File, read_bytes
 from gradevo.datasets.names import DataError
 from gradevo.datasets.preparation import Preparation
 from gradevo.datasets.sources import Encoder, Rows
+from gradevo.disk import TooLarge, check_archive
 
 _CHUNK = 1000
 
@@ -59,11 +58,12 @@ def _moments(pixels: NDArray[np.uint8]) -> tuple[float, float]:
     return float(mean), float(deviation) or 1.0
 
 
-def read_npz(path: Path) -> Images:
+def read_npz(path: Path, most: int | None = None) -> Images:
     """Read an .npz file with the arrays `images` (rows, height, width; uint8) and `labels` (rows).
 
     Args:
         path: The file.
+        most: Bytes that its arrays may hold; None: a hundred times its own, and 256 MB.
 
     Returns:
         The images.
@@ -78,14 +78,26 @@ def read_npz(path: Path) -> Images:
     ...     read_npz(path).labels
     ('0', '1')
     """
-    content = read_bytes(File(path))
+    file = File(path, most=most)
+    content = read_bytes(file)
+    try:
+        check_archive(io.BytesIO(content), file.limit(len(content)))
+    except TooLarge:
+        raise file.too_large(file.limit(len(content))) from None
+    except Exception as error:  # zipfile, likewise
+        raise _damaged(path) from error
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return _images(path, {name: arrays[name] for name in arrays.files})
-    except (OSError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"data: file '{path}' must be an .npz file, but is damaged") from error
+            found = {name: arrays[name] for name in arrays.files}
     except ValueError as error:
         raise DataError(f"data: file '{path}' cannot be read: {error}") from error
+    except Exception as error:  # numpy raises whatever a damaged archive makes it raise
+        raise _damaged(path) from error
+    return _images(path, found)
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"data: file '{path}' must be an .npz file, but is damaged")
 
 
 def _images(path: Path, arrays: Mapping[str, NDArray[Any]]) -> Images:

@@ -60,6 +60,7 @@ def load(
     valid_share: float = 0.2,
     test_share: float = 0.2,
     test: str | Path | None = None,
+    max_size: int | None = None,
 ) -> Data:
     """Load a data set, split it and prepare it, so that a network can be trained on it at once.
 
@@ -77,6 +78,8 @@ def load(
         test_share: Share of all rows which goes to the test part; unused where the data have a
             test part of their own.
         test: A second CSV file with the same columns that holds the test rows.
+        max_size: Bytes that a packed file (.csv.gz, .npz, .idx.gz) may hold once it is unpacked,
+            and that are read from a pipe. Default: a hundred times the file's own, and 256 MB.
 
     Returns:
         The three parts as tensors, with the names of the classes.
@@ -90,7 +93,10 @@ def load(
     """
     _check_shares(valid_share=valid_share, test_share=test_share)
     _check_seed(seed)
-    source = read_source(data, target=target, test=test)
+    if max_size is not None and (not isinstance(max_size, Real) or not 0 < max_size < 2**63):
+        raise DataError(f"max_size must be a positive number of bytes, but is {max_size!r}")
+    most = None if max_size is None else int(max_size)
+    source = read_source(data, target=target, test=test, most=most)
     name = data_name(data)
     classes = class_names(source.labels, name)
     y = class_indices(source.labels, classes)

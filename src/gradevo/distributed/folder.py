@@ -1,34 +1,35 @@
 """The run folder of several processes: every rank writes its members, one renaming makes it count.
 
-A checkpoint is a folder `generation-000012`: `head.safetensors` has everything but the members'
-weights, and shards have those, written by torch.distributed.checkpoint as safetensors. It is
-written under another name and renamed once it is whole. Any number of processes can go on from it.
+A checkpoint is a folder `generation-000012`: every rank's file has its members' tensors, and
+`head.safetensors` has all else, with the checksums of those files: so a head and members of two
+saves are never taken for one. It is written under another name and renamed once it is whole. Any
+number of processes can go on from it.
 """
 
+import logging
 import os
-import re
 import shutil
 import time
-import warnings
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from gradevo import checkpoint
+from gradevo import checkpoint, disk
 from gradevo.distributed.placing import NOBODY, rows_at
-from gradevo.distributed.rows import from_bytes, row_bytes
 from gradevo.distributed.team import Team
 from gradevo.errors import CheckpointError
-from gradevo.folder import Checkpoint, RunFolder, Saved
+from gradevo.folder import Checkpoint, RunFolder, Saved, generations, number_of
+from gradevo.forms import Form, exactly, fitting, list_of, stacked, text
+from gradevo.identity import Identity
+from gradevo.names import GENERATION, HEAD, SHARD
 from gradevo.structure import Tensors
 
-HEAD = "head.safetensors"
-READER, WRITER = "HuggingFaceStorageReader", "HuggingFaceStorageWriter"
-NAME = re.compile(r"generation-(\d{6,})")
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Parted(Protocol):
@@ -60,26 +61,48 @@ class SharedFolder(RunFolder):
     Args:
         settings: where and how often.
         identity: of the run.
+        form, noted: of its state and history, see `RunFolder`.
         team: the processes; one that is alone may go on from what several have saved.
         homes: the members' ranks at the start, and after loading, `(g,)`.
+        force: go on with another run, too.
     """
 
     def __init__(
-        self, settings: Checkpoint, identity: dict[str, Any], team: Team, homes: Tensor
+        self,
+        settings: Checkpoint,
+        identity: Identity,
+        form: Callable[[int, Tensor | None], Form],
+        noted: Collection[str],
+        team: Team,
+        homes: Tensor,
+        *,
+        force: bool = False,
     ) -> None:
-        super().__init__(settings, identity)
-        self.root, self.team, self.homes = Path(settings.folder), team, homes
+        super().__init__(settings, identity, form, noted, force=force)
+        self.team, self.homes = team, homes
+
+    def __enter__(self) -> Self:
+        """The first rank holds the lock for all."""
+        self._all(self._hold, "be writable", first=True)
+        return self
+
+    def _hold(self) -> None:
+        self.lock.__enter__()
 
     def load(self) -> Saved | None:
         """The furthest that is there, by one process or by several.
 
         Raises:
-            CheckpointError: it is damaged, another run's, or was saved by one process within a
-                learning phase.
+            CheckpointError: on every rank: it is damaged, another run's, or was saved by one
+                process within a learning phase.
         """
-        if self.team.rank == 0 and self.root.is_dir():
-            checkpoint.clear_unfinished(self.root)
-        alone, newest = super().load(), self.team.agree(self._newest())
+        newest = self._all(self._newest, "be readable", first=True)
+        saved = self._all(lambda: self._furthest(newest), "be readable")
+        self._all(lambda: disk.clear_unfinished(self.root), "be writable", first=True)
+        return saved
+
+    def _furthest(self, newest: Path | None) -> Saved | None:
+        alone = super().load()
         if newest is not None:
             saved = self._read(newest)
             further = 0 if alone is None else len(alone.history) - len(saved.history)
@@ -88,11 +111,6 @@ class SharedFolder(RunFolder):
                 return saved
         if alone is None or self.team.size == 1:
             return alone
-        if alone.state.within:
-            raise CheckpointError(
-                "checkpoint: must be of the end of a generation to go on with several processes, "
-                f"got one from within a generation in {self.root}; go on with one process"
-            )
         state: Parted = alone.state
         ids = rows_at(self.homes, self.team.rank)
         members = {name: t[ids] for name, t in state.local().items()}
@@ -114,127 +132,123 @@ class SharedFolder(RunFolder):
             super().save(saved)
             return
         start = time.monotonic()
-        final = self.root / f"generation-{len(saved.history):06d}"
-        room = self.root / f"{checkpoint.UNFINISHED}{final.name}"
-        self._each(lambda: self._clear(room), room)
-        self._each(lambda: self._write_head(room, saved), room)
-        self._each(lambda: self._write_rows(room, saved), room)
-        self._each(lambda: self._commit(room, final), room)
+        final = self.root / GENERATION.format(len(saved.history))
+        room = self.root / f"{disk.UNFINISHED}{final.name}"
+        rule = "be writable (the last good one is kept)"
+        self._all(lambda: self._clear(room), rule, first=True)
+        checksum = self._all(lambda: self._write_members(room, saved), rule)
+        own = torch.tensor([list(bytes.fromhex(checksum))], dtype=torch.uint8)
+        every = self.team.gathered(own, torch.arange(self.team.size))
+        shards = [bytes(row.tolist()).hex() for row in every]
+        self._all(lambda: self._commit(room, final, saved, shards), rule, first=True)
         self.saved_at = time.monotonic()
         self.took = self.saved_at - start
 
     def where(self) -> str:
         """A sentence on what is saved, for whoever has to go on from there."""
-        if self._newest() is None:
+        if not generations(self.root):
             return super().where()
         return f"The last good checkpoint is in {self.root}"
 
     # --- reading -------------------------------------------------------------------------
 
     def _newest(self) -> Path | None:
-        found = [path.name for path in self.root.glob("generation-*") if NAME.fullmatch(path.name)]
-        newest = max(found, key=lambda name: int(name.split("-")[1]), default=None)
-        return None if newest is None else self.root / newest
+        """The last whole one; of one without a head, which no save leaves, it is said.
+
+        Raises:
+            CheckpointError: there are only such.
+        """
+        found, whole = list(self.root.glob("generation-*")), generations(self.root)
+        empty = sorted(path.name for path in found if path not in whole)
+        if empty and not whole and not self.path.exists():
+            raise CheckpointError(
+                f"checkpoint: must be whole, got {empty[-1]} without {HEAD} in {self.root}"
+            )
+        if empty:
+            log.warning("checkpoint: %s in %s has no %s; left out", empty[-1], self.root, HEAD)
+        return whole[-1] if whole else None
 
     def _read(self, path: Path) -> Saved:
-        value = checkpoint.read(path / HEAD)
-        self._check_same(value.get("identity", {}))
-        state: Parted = value["state"]
-        ids, like = rows_at(self.homes, self.team.rank), state.local()
-        width = row_bytes(like, NOBODY).shape[1]
-        rows = {_key(i): torch.empty(width, dtype=torch.uint8) for i in ids.tolist()}
-        with checkpoint.explaining("be whole", path), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there is one process
-            load, reader_of = _dcp("state_dict_loader", "load"), _dcp("hf_storage", READER)
-            try:
-                load(rows, storage_reader=reader_of(str(path)), no_dist=True)
-            except BaseException as error:  # DCP's own is no Exception
-                if not _is_failure(error):
-                    raise
-                raise CheckpointError(
-                    f"checkpoint: must be whole, got {_brief(error)} for {path}"
-                ) from error
-        members = from_bytes(torch.stack(list(rows.values())), like)
-        return Saved(state.with_local(members, self.homes), value["history"], value["engine"])
+        value, head = checkpoint.read(path / HEAD), path / HEAD
+        with fitting(head):
+            shards = value["shards"]
+            list_of(text)(shards, "shards")
+        saved = self._checked(value, head, len(shards), NOBODY, shards=list_of(text))
+        ids = rows_at(self.homes, self.team.rank)
+        with fitting(head):
+            exactly(number_of(path))(len(saved.history), "the number of generations")
+            members = self._members(path, saved.state, shards, ids)
+            saved.state = saved.state.with_local(members, self.homes)
+            self.form(self.team.size, ids)(saved.state, "state")
+        return saved
+
+    def _members(self, path: Path, state: Parted, shards: list[str], ids: Tensor) -> Tensors:
+        """Tensors of some members, from the files that have them."""
+        like, homes = state.local(), state.homes
+        found = {name: t.new_empty(len(ids), *t.shape[1:]) for name, t in like.items()}
+        for shard in homes[ids].unique().tolist():
+            there, spots = rows_at(homes, shard), (homes[ids] == shard).nonzero().flatten()
+            tensors = self._shard(path / SHARD.format(shard), shards[shard])
+            with fitting(path / SHARD.format(shard)):
+                stacked(like, len(there))(tensors, "")
+            rows = torch.searchsorted(there, ids[spots])
+            for name, t in found.items():
+                t[spots] = tensors[name][rows]
+        return found
+
+    def _shard(self, path: Path, checksum: str) -> Any:
+        value, found = checkpoint.read_with_checksum(path)
+        if found != checksum:
+            raise CheckpointError(f"checkpoint: must be of one save, got {path} of another one")
+        return value
 
     # --- writing -------------------------------------------------------------------------
 
-    def _each(self, work: Any, path: Path) -> None:
-        """Work that every rank does; if one fails, all fail.
+    def _all(self, work: Callable[[], T], rule: str, *, first: bool = False) -> T:
+        """What every rank finds, or the first for all; if one fails, all fail.
 
         Raises:
-            CheckpointError: with what the first one that failed says.
+            CheckpointError: what the first rank that failed says.
         """
-        reason = ""
+        found, reason, cause = cast(T, None), "", None
         try:
-            work()
-        except BaseException as error:  # the system's, or DCP's own, which is no Exception
-            if not _is_failure(error):
-                raise
-            reason = _brief(error)
-        if self.team.total(int(bool(reason))):
-            rule = "be writable (the last good one is kept)"
-            reason = reason or "an error in another process"
-            raise CheckpointError(f"checkpoint: must {rule}, got {reason} for {path}")
+            if self.team.rank == 0 or not first:
+                found = work()
+        except Exception as error:
+            plain = str(error) or type(error).__name__
+            known = isinstance(error, CheckpointError)
+            reason, cause = plain if known else f"checkpoint: must {rule}, got {plain}", error
+        if first:
+            found, reason = self.team.agree((found, reason))
+        elif self.team.total(int(bool(reason))):
+            reason = reason or f"checkpoint: must {rule}, got an error in another process"
+        if reason:
+            raise CheckpointError(reason) from cause
+        return found
 
     def _clear(self, room: Path) -> None:
-        if self.team.rank == 0:
-            self.root.mkdir(parents=True, exist_ok=True)
-            checkpoint.clear_unfinished(self.root)
-            room.mkdir()
+        self.root.mkdir(parents=True, exist_ok=True)
+        disk.clear_unfinished(self.root)
+        room.mkdir()
 
-    def _write_head(self, room: Path, saved: Saved) -> None:
-        if self.team.rank == 0:
-            state: Parted = saved.state
-            nobody = {name: t[:0] for name, t in state.local().items()}  # types and shapes
-            head = replace(saved, state=state.with_local(nobody, state.homes))
-            checkpoint.write(room / HEAD, {"identity": self.identity, **vars(head)})
-
-    def _write_rows(self, room: Path, saved: Saved) -> None:
+    def _write_members(self, room: Path, saved: Saved) -> str:
+        path = room / SHARD.format(self.team.rank)
         state: Parted = saved.state
-        ids = rows_at(state.homes, self.team.rank)
-        packed = row_bytes(state.local(), torch.arange(len(ids))).cpu()
-        rows = {_key(i): row for i, row in zip(ids.tolist(), packed, strict=True)}
-        writer = _dcp("hf_storage", WRITER)(str(room), save_distributed=True)
-        _dcp("state_dict_saver", "save")(rows, storage_writer=writer)
+        checksum = checkpoint.dump(path, state.local())
+        disk.flush(path)
+        return checksum
 
-    def _commit(self, room: Path, final: Path) -> None:
-        if self.team.rank != 0:
-            return
-        for path in (*room.iterdir(), room):
-            checkpoint.flush(path)
+    def _commit(self, room: Path, final: Path, saved: Saved, shards: list[str]) -> None:
+        """Write the head, and give the whole its name."""
+        state: Parted = saved.state
+        nobody = {name: t[:0] for name, t in state.local().items()}  # types and shapes
+        head = replace(saved, state=state.with_local(nobody, state.homes))
+        checkpoint.dump(room / HEAD, {"identity": self.identity, "shards": shards, **vars(head)})
+        for path in (room / HEAD, room):
+            disk.flush(path)
         shutil.rmtree(final, ignore_errors=True)
         os.replace(room, final)
-        checkpoint.flush(self.root)
+        disk.flush(self.root)
         for path in self.root.glob("generation-*"):
             if path != final:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _dcp(room: str, name: str) -> Any:
-    """A part of torch.distributed.checkpoint, looked for where it is used.
-
-    Raises:
-        CheckpointError: this torch is too old for it.
-    """
-    try:
-        return getattr(import_module(f"torch.distributed.checkpoint.{room}"), name)
-    except ImportError:
-        raise CheckpointError(
-            "checkpoint: of several processes needs a newer torch, 2.13 is tested; "
-            "pip install -U torch"
-        ) from None
-
-
-def _is_failure(error: BaseException) -> bool:
-    """Whether an error is no request to stop; DCP's own is not an Exception."""
-    return isinstance(error, Exception) or type(error).__name__ == "CheckpointException"
-
-
-def _key(i: int) -> str:
-    return f"member {i:07d}"
-
-
-def _brief(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[-1][:200]

@@ -40,17 +40,6 @@ def _team(group: dist.ProcessGroup) -> Group:
     return _teams[group]
 
 
-def team_for(algorithm: Any) -> Team:
-    """The processes that share an algorithm's population.
-
-    Raises:
-        ValueError: the algorithm cannot be shared, or there are fewer members than processes.
-    """
-    team = current()
-    check_shareable(algorithm, team.size)
-    return team
-
-
 def layout(algorithm: Any, processes: int) -> Tensor:
     """Rank of every member at the start, `(g,)`: neighbours together, or as the algorithm says."""
     own = getattr(algorithm, "layout", None)

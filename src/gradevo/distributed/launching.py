@@ -4,6 +4,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gradevo.interrupts import PARENT
 
 RESTARTS = 3  # of all processes after one has died, where there is a checkpoint to go on from
 
@@ -22,7 +25,7 @@ def spawn(processes: int, arguments: Sequence[str], *, restarts: int) -> int:
     """Run the command in so many processes on this machine; returns its exit code.
 
     Where the system has it, torchrun takes this process's place, so that whoever stops it stops
-    them all.
+    them all. No process looks for modules in the working folder, where a `random.py` may lie.
 
     Args:
         processes: how many, with as many threads each as there are cores for.
@@ -30,13 +33,25 @@ def spawn(processes: int, arguments: Sequence[str], *, restarts: int) -> int:
         restarts: how often all start again after one has died.
     """
     threads = max(1, (os.cpu_count() or 1) // processes)
+    python = [sys.executable, "-P"]
     command = [
-        sys.executable, "-m", "gradevo.distributed", "--standalone",
+        *python, "-m", "gradevo.distributed", "--standalone",
         f"--nproc-per-node={processes}", f"--max-restarts={restarts}",
-        "-m", "--", "gradevo", *arguments,
+        "--no-python", "--", *python, "-u", "-m", "gradevo", *arguments,
     ]  # fmt: skip
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
-    sys.stdout.flush()
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **_found_again()}
+    if sys.stdout is not None:
+        sys.stdout.flush()
     if os.name == "posix":
-        os.execve(command[0], command, environment)
+        os.execve(command[0], command, {**environment, PARENT: str(os.getpid())})
     return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _found_again() -> dict[str, str]:
+    """Where this package is, for those who do not look in the working folder."""
+    import gradevo
+
+    place, former = str(Path(gradevo.__file__).resolve().parents[1]), os.environ.get("PYTHONPATH")
+    if place != os.path.realpath(os.getcwd()):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [former, place]))}

@@ -14,7 +14,7 @@ from gradevo.result import Result
 from gradevo.structure import Tensors, with_tensors
 
 
-@dataclass
+@dataclass(repr=False)
 class SharedResult(Result):
     """The outcome of `fit` in a process group: `best` and `soup` are on every rank.
 
@@ -73,7 +73,7 @@ class SharedResult(Result):
         )  # fmt: skip
 
 
-@dataclass
+@dataclass(repr=False)
 class SharedFront(Front):
     """The outcome of `fit` with `GEMONN` in a process group: its numbers are on every rank.
 

@@ -57,6 +57,10 @@ class Team(Protocol):
         """What rank 0 has; a plain value."""
         ...
 
+    def everyone(self, value: Any) -> list[Any]:
+        """What every rank has, by rank; plain values."""
+        ...
+
     def split(self, groups: Sequence[Sequence[int]]) -> "Team":
         """The team of that group which this rank is in; one that is in none is alone.
 
@@ -82,6 +86,9 @@ class Alone:
 
     def agree(self, value: Any) -> Any:
         return value
+
+    def everyone(self, value: Any) -> list[Any]:
+        return [value]
 
     def split(self, groups: Sequence[Sequence[int]]) -> Team:
         return self
@@ -160,6 +167,11 @@ class Group:
         box = [value]
         dist.broadcast_object_list(box, src=dist.get_global_rank(self.group, 0), group=self.group)
         return box[0]
+
+    def everyone(self, value: Any) -> list[Any]:
+        boxes: list[Any] = [None] * self.size
+        dist.all_gather_object(boxes, value, group=self.group)
+        return boxes
 
     def split(self, groups: Sequence[Sequence[int]]) -> Team:
         found: Team = ALONE

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from gradevo import trees
 from gradevo.engines.batched import Batched
 from gradevo.engines.check import is_partial
 from gradevo.engines.choose import Practice, Report, Trial, brief, undisturbed
@@ -21,6 +22,7 @@ from gradevo.engines.simd import Simd
 from gradevo.engines.threads import Threads
 from gradevo.engines.vmap import VMap
 from gradevo.errors import EngineError
+from gradevo.guards import own_copy
 from gradevo.validation import one_of
 
 if TYPE_CHECKING:
@@ -178,6 +180,8 @@ class Choice:
             return
         names = candidates(population) if self.name == "auto" else ["loop", self.name]
         engines = {name: self.engine(population, name) for name in names}
+        engines |= {"loop": Loop(population, [population.view(i) for i in range(population.size)])}
+        x, y = trees.each(own_copy, (x, y))
         trial = Trial(engines, population, loss, x, y, each, practice)
         if self.name == "auto":
             self.name, self.report = trial.choose()

@@ -36,6 +36,7 @@ def places_of(member: nn.Module) -> list[Place]:
         (owner._buffers, name, buffer)
         for owner in member.modules()
         for name, buffer in owner.named_buffers(recurse=False)
+        if buffer.layout == torch.strided
     ]
 
 

@@ -5,6 +5,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from gradevo.guards import fresh
+
 
 def rows_of(name: str, batch: Any, members: int, per_member: bool) -> list[Any]:
     """Each member's batch, one a member.
@@ -13,13 +15,14 @@ def rows_of(name: str, batch: Any, members: int, per_member: bool) -> list[Any]:
         name: what errors call the batch.
         batch: a tensor or a tree of tensors.
         members: how many there are, g.
-        per_member: whether the tensors have a leading member axis; if not, all see the same.
+        per_member: whether the tensors have a leading member axis; if not, all see the same, in
+            containers of their own.
 
     Raises:
         ValueError: a leading axis that is not the members'.
     """
     if not per_member:
-        return [batch] * members
+        return [fresh(batch) for _ in range(members)]
     leaves, tree = pytree.tree_flatten(batch)
     for leaf in leaves:
         if leaf.dim() == 0 or len(leaf) != members:

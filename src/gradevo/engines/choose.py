@@ -15,9 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from gradevo import trees
+from gradevo.attributes import described, difference
+from gradevo.engines.check import Declined
 from gradevo.engines.threads import alone
+from gradevo.guards import fresh, same_bits
 from gradevo.randomness import generator_from, isolated
-from gradevo.structure import Tensors, evaluating
+from gradevo.snapshots import Snapshot, kept_gradients, leaves_of
+from gradevo.structure import Tensors, buffers_of, evaluating
 
 if TYPE_CHECKING:
     from gradevo.engines import Engine
@@ -64,11 +69,11 @@ class Trial:
     """Training steps of engines on the user's own module, loss and batch.
 
     Attributes:
-        engines: candidates by name; "loop" is among them.
+        engines: candidates by name; "loop" is among them, with members of its own.
         population: left as it was: weights, buffers, gradients and random state.
-        loss: the user's.
-        x: inputs.
-        y: targets.
+        loss: the user's; what it holds is left as it was, and so are gradients of what it reaches.
+        x: inputs, which nobody else has: a graph behind them would be gone through, too.
+        y: targets, likewise.
         per_member: whether `x` and `y` have a leading member axis.
         practice: how the run goes on, where that is known.
     """
@@ -90,6 +95,9 @@ class Trial:
         Returns:
             The name, and for each candidate its seconds a step or the reason it declined.
         """
+        if _has_own_hooks(self.population):  # who may tell others what they see
+            why = f"{NOT_TRIED}: it has hooks of its own"
+            return "loop", {name: why for name in self.engines if name != "loop"}
         key = self._key()
         name, report = _remembered.get(key, ("", {}))
         if not name or self.reason(name) is not None:
@@ -145,17 +153,48 @@ class Trial:
 
     def _distance_in_eval(self, name: str) -> float:
         with evaluating(self.population):
-            with torch.no_grad(), undisturbed(self.population):
+            graph = torch.set_grad_enabled(self.population.differentiates)
+            with graph, self._undisturbed():
                 self.engines[name].forward(self.x, self.per_member)
             return _distance(self._step(name), self._reference_in_eval)
 
     def _step(self, name: str, seed: int = 0) -> list[Tensor]:
         """The gradient and every buffer after a step of one engine; all is put back."""
         population = self.population
-        with undisturbed(population, seed):
+        before = None if name == "loop" else described(population.stacked)
+        with self._undisturbed(seed):
             gradient = population.gradient()
             self.engines[name].accumulate(self.loss, self.x, self.y, self.per_member)
-            return [gradient, *(buffer.clone() for buffer in population.stacked.buffers())]
+            if before is not None and (path := difference(before, described(population.stacked))):
+                raise Declined(f"it changes {path} of all members together")
+            return [
+                gradient,
+                *(buffer.clone() for buffer in buffers_of(population.stacked).values()),
+            ]
+
+    @contextmanager
+    def _undisturbed(self, seed: int = 0) -> Iterator[None]:
+        """A block after which the population and what the loss reaches are as they were."""
+        known = Snapshot(self.loss, self.population.stacked)
+        try:
+            with undisturbed(self.population, seed), kept_gradients(self._outside):
+                yield
+        finally:
+            known.restore()
+
+    @cached_property
+    def _outside(self) -> list[Tensor]:
+        """Tensors beside the population that a step adds gradients to: those of a loss, say."""
+        known = Snapshot(self.loss)
+        with undisturbed(self.population), torch.enable_grad():
+            member = self.population.member(0)
+            x = trees.take(self.x, 0) if self.per_member else self.x
+            y = trees.take(self.y, 0) if self.per_member else self.y
+            value = self.loss(trees.call(member, fresh(x)), fresh(y))
+        known.restore()
+        own = set(map(id, member.parameters()))
+        found = leaves_of(value) if isinstance(value, Tensor) else []
+        return [leaf for leaf in found if id(leaf) not in own]
 
     def _measured(self) -> tuple[str, Report]:
         began = time.perf_counter()
@@ -202,7 +241,7 @@ class Trial:
     def _seconds(self, names: list[str], began: float) -> dict[str, float]:
         """Median seconds of a step, the engines taking turns; one turn where that is long."""
         times: dict[str, list[float]] = {name: [] for name in names}
-        with undisturbed(self.population):
+        with self._undisturbed():
             self.population.gradient()
             steps = {name: self._timed(name) for name in names}
             for _ in range(ROUNDS):
@@ -248,6 +287,18 @@ class Trial:
         return type(module), repr(module), modes, shapes, learning, asked
 
 
+def _has_own_hooks(population: "Population") -> bool:
+    """Whether calls of a module are watched or changed by others than torch's own."""
+    hooks = [
+        hook
+        for part in population.stacked.modules()
+        for kind in ("forward", "forward_pre", "backward", "backward_pre")
+        for hook in getattr(part, f"_{kind}_hooks").values()
+    ]
+    rooms = [getattr(hook, "__module__", None) or type(hook).__module__ for hook in hooks]
+    return not all(room.startswith("torch.") for room in rooms)
+
+
 def _identity(loss: Any) -> Any:
     """The same for two functions made from the same lines with the same things around them."""
     code = getattr(loss, "__code__", None)
@@ -257,13 +308,23 @@ def _identity(loss: Any) -> Any:
 
 
 def _distance(step: list[Tensor], reference: list[Tensor]) -> float:
-    """Largest difference of two tensors, relative to the largest number in them."""
-    distances = [0.0]
-    for mine, theirs in zip(step, reference, strict=True):
-        a, b = _reals(mine), _reals(theirs)
-        if not torch.equal(a, b):  # else infinities, in a mask, would have no difference
-            distances.append(float((a - b).abs().max() / (b.abs().max() + 1e-12)))
-    return math.nan if any(math.isnan(d) for d in distances) else max(distances)
+    """Largest difference of two tensors, relative to the largest number in them.
+
+    NaN and infinity must be in the same places: a mask may hold them, and a batch may give them.
+    """
+    return max(
+        (_apart(_reals(a), _reals(b)) for a, b in zip(step, reference, strict=True)), default=0
+    )
+
+
+def _apart(mine: Tensor, theirs: Tensor) -> float:
+    known = theirs.isfinite()
+    if not torch.equal(mine.isfinite(), known):
+        return math.inf
+    a, b = mine[known], theirs[known]
+    if not len(a) or torch.equal(a, b):
+        return 0.0
+    return float((a - b).abs().max() / (b.abs().max() + 1e-12))
 
 
 def _reals(tensor: Tensor) -> Tensor:
@@ -276,13 +337,6 @@ def brief(error: Exception) -> str:
     """An error's class and the first sentence of what it says."""
     first = str(error).strip().partition("\n")[0].partition(". ")[0]
     return f"{type(error).__name__}: {first}"
-
-
-def same_bits(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are equal, NaN to itself."""
-    return torch.equal(one, other) or bool(
-        ((one == other) | ((one != one) & (other != other))).all()
-    )
 
 
 @contextmanager

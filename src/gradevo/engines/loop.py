@@ -1,19 +1,20 @@
 """One member after another: serves every module, and is what the others are checked against."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from gradevo import trees
 from gradevo.engines.buffers import lend, places_of, take_back, write_back
+from gradevo.engines.byname import bridge, reached_by_name
 from gradevo.engines.check import rows_of, scalar
 from gradevo.engines.modes import Modes
 from gradevo.engines.threads import in_order
 from gradevo.randomness import own
-from gradevo.structure import Tensors
+from gradevo.structure import Tensors, buffers_of
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
@@ -24,12 +25,14 @@ class Loop:
 
     name = "loop"
 
-    def __init__(self, population: "Population") -> None:
+    def __init__(self, population: "Population", members: Sequence[nn.Module] = ()) -> None:
         self.population = population
-        self.members = [population.view(i) for i in range(population.size)]
+        self.members = list(members) or population.live
         self.modes = Modes(population.stacked, self.members)
         self.places = [places_of(member) for member in self.members]
         self.linked: Tensor | None = None
+        self.by_name: dict[tuple[bool, ...], bool] = {}
+        self.bridged = False
 
     def forward(self, x: Any, per_member: bool) -> Any:
         return trees.stack(list(self._outputs(x, per_member)))
@@ -72,7 +75,12 @@ class Loop:
         """The members' outputs, one after another."""
         self.modes.follow()
         batches = rows_of("x", x, self.population.size, per_member)
-        return self._graphs(batches) if torch.is_grad_enabled() else self._plain(batches)
+        if not torch.is_grad_enabled():
+            return self._plain(batches)
+        modes = tuple(self.modes.told)
+        if modes not in self.by_name:
+            self.by_name[modes] = reached_by_name(self.population, batches)
+        return self._graphs(batches) if self.by_name[modes] else self._direct(batches)
 
     def _plain(self, batches: list[Any]) -> Iterator[Any]:
         for member, places, x in zip(self.members, self.places, batches, strict=True):
@@ -84,11 +92,25 @@ class Loop:
         """Through slices of the stacked leaves, so that gradients reach them."""
         size, stacked = self.population.size, self.population.stacked
         parameters = _rows(self.population.leaves, size)
-        buffers = _rows(dict(stacked.named_buffers()), size)
+        buffers = _rows(buffers_of(stacked), size)
         for i, (member, x) in enumerate(zip(self.members, batches, strict=True)):
             given = {**parameters[i], **lend(buffers[i])}
             output = functional_call(member, given, *trees.arguments(x))
             take_back(buffers[i], given)
+            yield trees.entered(output)
+
+    def _direct(self, batches: list[Any]) -> Iterator[Any]:
+        """Through the members' own tensors, whose gradients are handed to the leaves."""
+        if not self.bridged:
+            for name, leaf in self.population.leaves.items():
+                for i, member in enumerate(self.members):
+                    bridge(member.get_parameter(name), leaf, i)
+            self.bridged = True
+        self.linked = None
+        for member, places, x in zip(self.members, self.places, batches, strict=True):
+            member.zero_grad()
+            output = trees.call(member, x)
+            write_back(places)
             yield output
 
     # --- the members' tensors ----------------------------------------------------------

@@ -10,7 +10,8 @@ from torch.utils import _pytree as pytree
 from gradevo import trees
 from gradevo.engines.buffers import lend, take_back
 from gradevo.engines.check import Declined, backward, scalar
-from gradevo.structure import Tensors
+from gradevo.snapshots import Attributes
+from gradevo.structure import Tensors, buffers_of
 
 if TYPE_CHECKING:
     from gradevo.population import Loss, Population
@@ -65,11 +66,17 @@ class VMap:
         stacked = self.population.stacked
         if torch.is_grad_enabled() and any(map(_has_rules, stacked.modules())):
             raise Declined("it has an Embedding with padding_idx or another rule for gradients")
-        buffers = dict(stacked.named_buffers())
+        buffers = buffers_of(stacked)
         lent = lend(buffers)
         axes = (0, 0, *[0 if per_member else None for _ in batch])
-        mapped = torch.func.vmap(run, in_dims=axes, randomness="different")
-        value, assigned = mapped(dict(stacked.named_parameters()), lent, *batch)
+        mapped, kept = (
+            torch.func.vmap(run, in_dims=axes, randomness="different"),
+            Attributes(stacked),
+        )
+        try:
+            value, assigned = mapped(dict(stacked.named_parameters()), lent, *batch)
+        finally:
+            kept.restore()  # a forward may have left its batched tensors in attributes
         take_back(buffers, {**lent, **assigned})
         return value
 
@@ -77,7 +84,9 @@ class VMap:
         """Output, and those buffers to which the module assigned a new tensor."""
         given = {**parameters, **buffers}
         output = functional_call(self.population.stacked, given, *trees.arguments(x))
-        return output, {n: given[n].detach() for n, b in buffers.items() if given[n] is not b}
+        return trees.entered(output), {
+            n: given[n].detach() for n, b in buffers.items() if given[n] is not b
+        }
 
 
 def _has_rules(part: nn.Module) -> bool:

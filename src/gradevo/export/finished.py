@@ -4,17 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from gradevo import checkpoint, record
+from gradevo import kept, record
 from gradevo.datasets.preparation import Preparation
 from gradevo.errors import CheckpointError
 from gradevo.front import Front
 from gradevo.networks import Network
 from gradevo.population import Build
-from gradevo.result import FILE, Result
+from gradevo.result import Result
 from gradevo.tradeoff import Tradeoff, implied
 from gradevo.validation import one_of
 
@@ -67,10 +67,7 @@ class Finished:
 
     @cached_property
     def kept(self) -> dict[str, Any]:
-        found = checkpoint.read(self.folder / FILE)
-        if not isinstance(found, dict) or "tensors" not in found:
-            raise CheckpointError(f"checkpoint: must hold a run's result, got another in {FILE}")
-        return cast(dict[str, Any], found)
+        return kept.read(self.folder)
 
     @cached_property
     def record(self) -> dict[str, Any]:
@@ -106,14 +103,9 @@ class Finished:
 
     # --- the network -------------------------------------------------------------------
 
-    def state(self) -> dict[str, Tensor] | None:
-        """Its state dict without the code of its class; of an ensemble, of a list of members.
-
-        None for a result that was saved without the names, by an older version.
-        """
-        keys, tensors = self.kept.get("keys"), self.kept["tensors"]
-        if keys is None:
-            return None
+    def state(self) -> dict[str, Tensor]:
+        """Its state dict without the code of its class; of an ensemble, of a list of members."""
+        keys, tensors = self.kept["keys"], self.kept["tensors"]
         if self.name == "soup":
             return {key: self.kept["soup"][name].clone() for key, name in keys.items()}
         if self.name != "ensemble":

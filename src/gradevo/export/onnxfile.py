@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from gradevo.checkpoint import replacing
+from gradevo.disk import replacing
 from gradevo.errors import ExportError
 from gradevo.export.batches import Batch, checked_error
 from gradevo.export.tracing import explained

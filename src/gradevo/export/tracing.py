@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram, ShapesCollection
 
-from gradevo.checkpoint import replacing
+from gradevo.disk import replacing
 from gradevo.errors import ExportError
 from gradevo.export.batches import Batch, checked_error
 from gradevo.export.named import is_open, with_names

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from gradevo.checkpoint import replacing
+from gradevo.disk import replacing
 from gradevo.errors import ExportError
 from gradevo.export.several import members_of
 from gradevo.result import Ensemble

@@ -1,8 +1,7 @@
 """A population of the user's LightningModules as one LightningModule."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -10,10 +9,11 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from gradevo.errors import CheckpointError
+from gradevo.health import sound_members
 from gradevo.lightning.checks import building_lightning, check_trainer
+from gradevo.lightning.handing import Handing
 from gradevo.lightning.hooks import MemberHooks
 from gradevo.lightning.optimisers import MemberOptimizers, together
 from gradevo.lightning.reporting import Reporter, say
@@ -44,6 +44,9 @@ class PopulationModule(MemberHooks):
       mean over members: in validation the best of that validation, in training the best of the last
       one (the mean before the first). So `ModelCheckpoint(monitor="val_loss")` works. For a single
       batch of a validation nothing is logged.
+    - A member whose gradient is NaN or infinite does not take that step; how many such steps there
+      were is logged as `skipped`, and by member it is in `optimizer.skipped`. An epoch in which all
+      skip most of theirs is a DivergedError. A member with weights of NaN is the worst.
     - Gradients are clipped, and schedules run, for each member alone.
     - Loaders are handed to the Trainer; the members' own `train_dataloader` and the like are not
       called. `setup` is called on every member before it computes.
@@ -99,7 +102,7 @@ class PopulationModule(MemberHooks):
         self.population = Population(checked, size, generator=generator_from(seed), engine=engine)
         self.monitor, self.sign = monitor, 1.0 if mode == "min" else -1.0
         self.loss, self.seed = loss, seed
-        self.steps = 0
+        self.steps, self.handing = 0, Handing()
         self.scores = torch.full((size,), torch.inf, dtype=torch.float64)
         self.reporter = Reporter(size)
         self._views: Views | None = None
@@ -170,18 +173,24 @@ class PopulationModule(MemberHooks):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
         noise = generator_from(mixed(self.seed, TRAINING, self.steps))
         device, members = self.population.device, range(self.population.size)
-        with preserved(device), drawing(noise, members, device), _unchanged(batch):
-            losses = self._one_by_one(batch, batch_idx) if self.loss is None else self._all(batch)
+        with (
+            preserved(device), drawing(noise, members, device),
+            self.handing.over("training", batch) as handed,
+        ):  # fmt: skip
+            losses = self._losses(handed, batch_idx)
         self.steps += 1
         self.say_training()
         return torch.stack(losses).sum() if losses else None
 
-    def _one_by_one(self, batch: Any, batch_idx: int) -> list[Tensor]:
+    def _losses(self, handed: Callable[[], Any], batch_idx: int) -> list[Tensor]:
+        return self._one_by_one(handed, batch_idx) if self.loss is None else self._all(handed())
+
+    def _one_by_one(self, handed: Callable[[], Any], batch_idx: int) -> list[Tensor]:
         """Losses of the members that do not skip the batch."""
         losses = []
         for i, member in enumerate(self.everyone()):
             own(i)
-            found = _called(member.training_step, batch, batch_idx)
+            found = _called(member.training_step, handed(), batch_idx)
             found = found["loss"] if isinstance(found, dict) else found
             losses += [] if found is None else [found]
         return losses
@@ -243,8 +252,9 @@ class PopulationModule(MemberHooks):
         """A member's step; all members draw the same random numbers, at every evaluation."""
         places = [batch_idx] if dataloader_idx is None else [batch_idx, dataloader_idx]
         noise = generator_from(mixed(self.seed, EVALUATION, *places))
-        with isolated(noise, self.population.device), _unchanged(batch):
-            return _called(step, batch, *places)
+        device = self.population.device
+        with isolated(noise, device), self.handing.over(step.__name__, batch) as handed:
+            return _called(step, handed(), *places)
 
     def _count(self, batch: Any, dataloader_idx: int | None) -> None:
         suffix = "" if dataloader_idx is None else f"/dataloader_idx_{dataloader_idx}"
@@ -259,7 +269,13 @@ class PopulationModule(MemberHooks):
     def note(self) -> None:
         self.reporter.note(lambda: 1.0)
 
+    def on_train_epoch_start(self) -> None:
+        self.optimizer.begin()
+        super().on_train_epoch_start()
+
     def on_train_epoch_end(self) -> None:
+        self.optimizer.check()
+        self.log("skipped", float(self.optimizer.skipped.sum()))
         super().on_train_epoch_end()
         self.reporter.training_ends(self.log, self.leader)
 
@@ -271,7 +287,10 @@ class PopulationModule(MemberHooks):
                 f"monitor: must be logged by members in validation, got {self.monitor!r} where "
                 f"they log {', '.join(found) or 'nothing'}"
             )
-        scores = finite_or_worst(self.sign * found[self.monitor][0])
+        sound = sound_members(self.population).cpu()
+        scores = finite_or_worst(
+            (self.sign * found[self.monitor][0]).masked_fill(~sound, torch.nan)
+        )
         if self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking:
             self.scores = scores
         for name, (values, options) in found.items():
@@ -304,17 +323,3 @@ def _called(step: Any, batch: Any, *places: int) -> Any:
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return step(batch, *places)
     return step(batch, *places[: len(parameters) - 1])
-
-
-@contextmanager
-def _unchanged(batch: Any) -> Iterator[None]:
-    """All members see one batch: none may write into it."""
-    leaves = [leaf for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor)]
-    tensors = [leaf for leaf in leaves if not leaf.is_inference()]  # whose changes none counts
-    before = [tensor._version for tensor in tensors]
-    yield
-    if before != [tensor._version for tensor in tensors]:
-        raise ValueError(
-            "batch: must be left as it is, all members see the same, got one that a step changed "
-            "in place"
-        )

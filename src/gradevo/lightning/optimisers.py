@@ -4,24 +4,50 @@ Every member's `configure_optimizers` is called, so that parameter groups, sched
 that are not elementwise mean what they mean for one network.
 """
 
+import itertools
+import logging
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from gradevo.health import check_learning
+
+log = logging.getLogger(__name__)
+
 
 class MemberOptimizers(Optimizer):
-    """One optimiser a member; a step steps them all.
+    """One optimiser a member; a step steps them all, but those whose gradient is not finite.
 
     Args:
         members: each over its own member's tensors.
+
+    Attributes:
+        skipped: steps that each member did not take, `(g,)`.
     """
 
     def __init__(self, members: Sequence[Optimizer]) -> None:
         self.members = list(members)
+        self.skipped = torch.zeros(len(self.members), dtype=torch.int64)
+        self.begin()
         super().__init__(self._groups(), {})
+
+    def begin(self) -> None:
+        """Count anew what `check` looks at."""
+        self.before, self.taken = self.skipped.clone(), 0
+
+    def check(self) -> None:
+        """Refuse to go on when all members have skipped most of their steps since `begin`.
+
+        Raises:
+            DivergedError: they have.
+        """
+        lost = self.skipped - self.before
+        check_learning(torch.stack([lost, torch.zeros_like(lost)], dim=1), self.taken)
 
     def _groups(self) -> list[dict[str, Any]]:
         return [group for own in self.members for group in own.param_groups]
@@ -32,17 +58,38 @@ class MemberOptimizers(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for own in self.members:
+        sound = torch.stack([_sound(own) for own in self.members]).cpu()  # the one wait of a step
+        for own in itertools.compress(self.members, sound):
             own.step()
+        if not sound.all() and not self.skipped.any():
+            member = int((~sound).nonzero()[0])
+            log.warning(
+                "learning: member %d skips a step whose gradient is NaN or infinite; further ones "
+                "are counted ('skipped')", member,
+            )  # fmt: skip
+        self.skipped += ~sound
+        self.taken += 1
         return loss
 
     def state_dict(self) -> dict[str, Any]:
-        return {"members": [own.state_dict() for own in self.members]}
+        return {"members": [own.state_dict() for own in self.members], "skipped": self.skipped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for own, state in zip(self.members, state_dict["members"], strict=True):
             own.load_state_dict(state)
+        self.skipped = state_dict["skipped"].clone()
+        self.begin()
         self.param_groups = self._groups()
+
+
+def _sound(optimizer: Optimizer) -> Tensor:
+    """Whether all gradients of a member are finite, where they lie; it is not waited for."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    found = [p.grad for p in parameters if p.grad is not None]
+    dense = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in found]
+    if not dense:
+        return torch.ones((), dtype=torch.bool, device=parameters[0].device)
+    return torch.stack([gradient.isfinite().all() for gradient in dense]).all()
 
 
 class MemberSchedulers:
@@ -57,8 +104,11 @@ class MemberSchedulers:
         self.optimizer, self.members = optimizer, list(members)
 
     def step(self) -> None:
-        for own in self.members:
-            own.step()
+        """A step of every schedule, whether or not its member has skipped the optimiser's."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            for own in self.members:
+                own.step()
 
     def follow(self) -> None:
         """Go on from the rates that parameter groups have since a change."""

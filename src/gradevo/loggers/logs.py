@@ -1,6 +1,5 @@
 """The loggers of one run: opened before it, called once a generation, closed however it ends."""
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -10,14 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from gradevo.checkpoint import explaining, replacing
+from gradevo import sealed
 from gradevo.distributed.team import Team
+from gradevo.errors import CheckpointError, Terminated
 from gradevo.loggers.base import Logger, Run, Session, Status
 from gradevo.loggers.numbers import row_of
 from gradevo.loggers.patient import Patient
+from gradevo.names import LOGGERS
 
 log = logging.getLogger("gradevo.loggers")
-IDS = "loggers.json"  # in the run folder: where each logger goes on
 
 
 class Logs:
@@ -87,7 +87,7 @@ class Logs:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | Terminated)
         self._close("finished" if kind is None else "stopped" if stopped else "failed")
 
     def _close(self, status: Status) -> None:
@@ -99,26 +99,24 @@ class _Ids:
     """By which each logger goes on in the same place, kept in the run folder."""
 
     def __init__(self, folder: Path | None, resumed: bool) -> None:
-        self.path = None if folder is None else folder / IDS
+        self.path = None if folder is None else folder / LOGGERS
         self.ids: dict[str, str] = {}
-        if self.path is not None and resumed and self.path.exists():
-            with explaining("be readable", self.path):
-                self.ids = _strings(self.path.read_text(), self.path)
+        if self.path is not None and resumed:
+            self.ids = _strings(self.path)
 
     def opened(self, key: str, logger: Logger, run: Run) -> Session:
         session = logger.open(replace(run, id=self.ids.get(key)))
         if session.id is not None and self.path is not None:
             self.ids[key] = session.id
-            with replacing(self.path) as new:
-                new.write_text(json.dumps(self.ids, indent=1))
+            sealed.save_json(self.path, self.ids)
         return session
 
 
-def _strings(text: str, path: Path) -> dict[str, str]:
+def _strings(path: Path) -> dict[str, str]:
     """Ids by name; none from a damaged file, since a run does not depend on them."""
     try:
-        found = json.loads(text)
-        return {str(name): str(value) for name, value in found.items()}
-    except (AttributeError, ValueError):
+        found = sealed.load_json(path) or {}
+        return {name: str(value) for name, value in found.items()}
+    except CheckpointError:
         log.warning("log: %s is damaged; loggers start anew", path)
         return {}

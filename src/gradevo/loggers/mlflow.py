@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from gradevo.fields import optional, settle
 from gradevo.loggers.base import Row, Run, Status, package
+from gradevo.validation import text
 
 ENDINGS: dict[Status, str] = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 MOST = 1000  # metrics that MLflow takes at once
@@ -39,6 +41,7 @@ class MLflow:
     uri: str | None = None
 
     def __post_init__(self) -> None:
+        settle(self, experiment=text, name=optional(text), uri=optional(text))
         package("mlflow", "mlflow")
 
     def open(self, run: Run) -> "MLflowSession":

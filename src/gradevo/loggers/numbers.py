@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 
 from gradevo import __version__
 from gradevo.algorithms.base import Algorithm
-from gradevo.checks import unwrapped
+from gradevo.criteria import unwrapped
 from gradevo.front import Front
 from gradevo.loggers.base import Plain, Row
 from gradevo.problem import Problem

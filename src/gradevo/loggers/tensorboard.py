@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from gradevo.fields import optional, settle
 from gradevo.loggers.base import Plain, Row, Run, Status, package
+from gradevo.validation import path
 
 WRITER = "torch.utils.tensorboard"
 
@@ -35,6 +37,7 @@ class TensorBoard:
     folder: str | Path | None = None
 
     def __post_init__(self) -> None:
+        settle(self, folder=optional(path))
         package("tensorboard", "tensorboard")
 
     def open(self, run: Run) -> "TensorBoardSession":

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from gradevo.fields import choice, optional, settle
 from gradevo.loggers.base import Row, Run, Status, package
+from gradevo.validation import path, text
 
+MODES = ("online", "offline", "disabled", "shared")
 ENDINGS: dict[Status, int] = {"finished": 0, "stopped": 130, "failed": 1}  # as exit codes
 
 
@@ -42,6 +45,12 @@ class WandB:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        settle(
+            self, project=text, name=optional(text), mode=optional(choice(MODES)),
+            folder=optional(path),
+        )  # fmt: skip
+        if not isinstance(self.options, Mapping):
+            raise TypeError(f"options: must be a mapping from names, got {self.options!r}")
         package("wandb", "wandb")
 
     def open(self, run: Run) -> "WandBSession":

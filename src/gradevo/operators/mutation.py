@@ -97,16 +97,17 @@ def perturb(name: str, values: Tensor, deviation: float, generator: Generator) -
     """
     noise = torch.randn(len(values), generator=generator, dtype=values.dtype)
     factor = torch.exp(deviation * noise)
-    return _scaled(name, values, factor)
+    return changed(name, values, factor)
 
 
-def _scaled(name: str, values: Tensor, factor: Tensor) -> Tensor:
+def changed(name: str, values: Tensor, factor: Tensor | float) -> Tensor:
+    """Numbers times a factor, decay rates by their distance to 1; 0 stays 0."""
     if name in DECAYS:
         nearest = torch.finfo(values.dtype).eps  # to 1 but not 1
-        changed = 1 - ((1 - values) * factor).clamp(nearest, 1.0)
+        moved = 1 - ((1 - values) * factor).clamp(nearest, 1.0)
     else:
-        changed = values * factor
-    return torch.where(values > 0, changed, values)
+        moved = values * factor
+    return torch.where(values > 0, moved, values)
 
 
 def spread_out(name: str, values: Tensor, deviation: float, generator: Generator) -> Tensor:
@@ -130,4 +131,4 @@ def spread_out(name: str, values: Tensor, deviation: float, generator: Generator
     """
     order = torch.randperm(len(values), generator=generator)
     quantiles = torch.special.ndtri((order.to(values.dtype) + 0.5) / len(values))
-    return _scaled(name, values, torch.exp(deviation * quantiles))
+    return changed(name, values, torch.exp(deviation * quantiles))

@@ -17,10 +17,10 @@ from torch import Tensor, fx, nn
 
 from gradevo import trees
 from gradevo.operators.alignment import Axis, Symmetry, Unaligned, permute
+from gradevo.randomness import preserved
 from gradevo.trees import Tree
 
-TOLERANCE = 1e-5
-"""Largest change of an output, relative to the outputs' scale, that counts as none."""
+TOLERANCE = 1e-5  # largest change of an output, relative to their scale, that counts as none
 
 _LENGTH = 7919  # what len(x) gives while tracing: python wants an int, so one that no shape has
 
@@ -157,7 +157,7 @@ def _as(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _output(twin: nn.Module, state: dict[str, Tensor], inputs: Tree) -> Tensor:
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), preserved():
             output = torch.func.functional_call(twin, state, *trees.arguments(inputs))
     except Exception as error:  # whatever a user's forward may raise
         raise _because(twin, f"the example cannot be run ({_line(error)})") from error
@@ -210,7 +210,7 @@ def _root(module: nn.Module) -> nn.Module:
 
 def _traced(module: nn.Module) -> fx.Graph:
     try:
-        with torch.random.fork_rng(devices=[]):
+        with preserved():
             return _Tracer().trace(module)
     except Unaligned:
         raise

@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from gradevo import checkpoint
+from gradevo import disk
 from gradevo.report.reading import find, read
 
 
@@ -44,6 +44,6 @@ def write(runs: Sequence[str | Path], path: str | Path) -> Path:
     from gradevo.report.page import html
 
     text = html([read(folder) for folder in find([Path(run) for run in runs])])
-    with checkpoint.replacing(Path(path)) as new:
+    with disk.replacing(Path(path)) as new:
         new.write_text(text, encoding="utf-8")
     return Path(path)

@@ -119,7 +119,7 @@ def _view(run: Run, name: str) -> View:
         title=_run_title(run),
         folder=str(run.folder),
         summary=", ".join(f"{key} {value}" for key, value in _tiles(run)[:2]),
-        notes=[*_unfinished(run), *run.faults, *_short(run)],
+        notes=[*_unfinished(run), *run.faults, *_short(run), *_lost(run)],
         tiles=_tiles(run),
         losses=losses(run.history),
         courses=courses(run.history),
@@ -162,6 +162,18 @@ def _short(run: Run) -> list[str]:
     return [f"{members} trained in one generation: there are no curves to draw.".capitalize()]
 
 
+def _lost(run: Run) -> list[str]:
+    """What was noticed while it learnt."""
+    last = run.history[-1] if run.history else {}
+    skipped, known = last.get("skipped", 0), [i.get("improved") for i in run.history]
+    found = [
+        f"{skipped:,} of {last.get('member_steps', 0):,} steps were skipped, as the loss or its "
+        "gradient was NaN or infinite."
+    ] * bool(skipped)
+    told = [better for better in known if better is not None]
+    return [*found, *["No member became better by learning."] * bool(told and not any(told))]
+
+
 def _tiles(run: Run) -> list[tuple[str, str]]:
     """Figures that come first."""
     tiles, outcome = [], run.outcome
@@ -180,7 +192,10 @@ def _tiles(run: Run) -> list[tuple[str, str]]:
     return [*tiles, *([("engine", run.engine)] if run.engine else [])]
 
 
-COLUMNS = ("generation", "member_steps", "best", "mean", "adoption", "diversity", "front")
+COLUMNS = (
+    "generation", "member_steps", "best", "mean", "adoption", "improved", "skipped", "diversity",
+    "front",
+)  # fmt: skip
 
 
 def _table(history: Sequence[dict[str, Any]]) -> list[list[str]]:

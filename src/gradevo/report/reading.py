@@ -7,15 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from gradevo import record
-from gradevo.checkpoint import UNFINISHED, explaining
+from gradevo import kept, record
+from gradevo.checkpoint import strict
+from gradevo.disk import UNFINISHED, text_of
 from gradevo.errors import CheckpointError
-from gradevo.folder import LOG
-from gradevo.frontfile import FrontFile
-from gradevo.result import FILE
+from gradevo.names import HISTORY, LOG
+from gradevo.names import RESULT as FILE
+from gradevo.sealed import parsed
 from gradevo.tradeoff import Tradeoff
 
-HISTORY = "history.json"
 SIGNS = (record.FILE, LOG, HISTORY)  # a folder with one of them is a run's
 
 
@@ -114,22 +114,31 @@ def read(folder: Path) -> Run:
     Raises:
         CheckpointError: a file is damaged.
     """
-    history, faults = _history(folder)
-    front = None
-    if history and "densities" in history[-1] and (folder / FILE).exists():
-        front = FrontFile.read(folder).points
+    done = kept.read(folder) if (folder / FILE).exists() else {}
+    history, faults = _history(folder, done.get("history"))
+    front = Tradeoff(**done["points"]) if "points" in done else None
     return Run(folder, record.read(folder), history, front, tuple(faults))
 
 
-def _history(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    """Of the log, which grows with the run; of a saved result, where there is no log."""
+def _history(folder: Path, known: Any) -> tuple[list[dict[str, Any]], list[str]]:
+    """Of the log, which grows with the run, unless a result has another; else of that result."""
+    if known is not None:
+        known = json.loads(json.dumps(strict(known)))  # as the log has it
     if (folder / LOG).exists():
-        return _logged(folder / LOG)
+        infos, faults = _logged(folder / LOG)
+        if known is None or [_told(info) for info in infos[: len(known)]] == known:
+            return infos, faults
+        return known, [*faults, f"{LOG} is not that of the result, whose numbers are shown."]
     path = folder / HISTORY
-    infos = _parsed(_text(path)) if path.exists() else []
-    if not isinstance(infos, list) or not all(map(_is_info, infos)):
-        raise CheckpointError(f"checkpoint: must be a list of generations, got damaged {path}")
-    return infos, []
+    if known is None and path.exists():
+        known = _parsed(_text(path))
+        if not isinstance(known, list) or not all(map(_is_info, known)):
+            raise CheckpointError(f"checkpoint: must be a list of generations, got damaged {path}")
+    return known or [], []
+
+
+def _told(info: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in info.items() if name != "seconds"}
 
 
 def _logged(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -148,13 +157,12 @@ def _logged(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _text(path: Path) -> str:
-    with explaining("be readable", path):
-        return path.read_text(encoding="utf-8", errors="replace")
+    return text_of(path) or ""
 
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parsed(text.encode())
     except ValueError:
         return None
 

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gradevo.operators.alignment import Unaligned
 from gradevo.operators.symmetry import TOLERANCE
+from gradevo.randomness import preserved
 from gradevo.shrink.hidden import Hidden, Space, find_spaces
 from gradevo.structure import Tensors, evaluating, tensors_of, with_tensors
 
@@ -64,7 +65,7 @@ def compact(module: nn.Module, example: Tensor) -> nn.Module:
         )
     """
     reference = _copied(module).eval()
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), preserved():
         _check_example(reference, example)
         small = _smaller(reference, example)
     if small is None:
@@ -90,7 +91,7 @@ def flops(module: nn.Module, example: Tensor) -> int:
         56
     """
     counter = FlopCounterMode(display=False)
-    with evaluating(module), torch.no_grad(), torch.random.fork_rng(devices=[]), counter:
+    with evaluating(module), torch.no_grad(), preserved(), counter:
         module(example)
     return counter.get_total_flops() // 2  # torch counts a multiplication and an addition
 

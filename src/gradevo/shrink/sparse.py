@@ -2,22 +2,20 @@
 
 A file is one safetensors file. A tensor is in it as it is, under `dense/name`; or as its
 non-zero entries, under `values/name`, with their positions, under `gaps/name` or `mask/name`,
-as `gradevo.shrink.nonzeros` has them. Format and shapes are in the header.
+as `gradevo.shrink.nonzeros` has them. Format, shapes and a checksum are in the header.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors import torch as safetensors
 from torch import Tensor, nn
 
-from gradevo.checkpoint import explaining, replacing
+from gradevo import sealed
+from gradevo.disk import explaining, replacing
 from gradevo.errors import CheckpointError
 from gradevo.shrink.nonzeros import check_parts, decoded, encoded
 from gradevo.structure import Tensors, tensors_of
@@ -74,8 +72,7 @@ def save(module: nn.Module, path: str | Path) -> None:
         shapes[name] = list(tensor.shape)
         entries |= {f"{kind}/{name}": part for kind, part in encoded(tensor).items()}
     with replacing(Path(path)) as new:
-        about = {_KEY: str(FORMAT), "shapes": json.dumps(shapes)}
-        safetensors.save_file(entries, new, metadata=about)
+        sealed.save(new, entries, **{_KEY: str(FORMAT)}, shapes=json.dumps(shapes))
 
 
 def load(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
@@ -105,14 +102,14 @@ def load(path: str | Path, build: Callable[[], nn.Module]) -> nn.Module:
 
 def _read(path: Path) -> dict[str, _Stored]:
     """What a file holds, by name of the tensor."""
-    with _explaining_damage(path), safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        _check_format(metadata.get(_KEY), path)
-        shapes = json.loads(metadata["shapes"])
+    with _explaining_damage(path):
+        entries, about = sealed.load(path)
+        _check_format(about.get(_KEY), path)
+        shapes = sealed.parsed(about["shapes"].encode())
         found = {name: _Stored(tuple(shape), {}) for name, shape in shapes.items()}
-        for entry in list(file.keys()):
+        for entry, tensor in entries.items():
             kind, _, name = entry.partition("/")
-            found[name].parts[kind] = file.get_tensor(entry)
+            found[name].parts[kind] = tensor
         for stored in found.values():
             check_parts(stored.parts)
     return found
@@ -146,20 +143,11 @@ def _check_same(found: dict[str, _Stored], wanted: Tensors, path: Path) -> None:
 
 
 def _check_type(name: str, tensor: Tensor) -> None:
-    if not _storable(tensor.dtype):
+    if tensor.dtype not in sealed.NAMES:
         raise TypeError(
             "module: must hold tensors of types that safetensors stores, "
             f"got {name!r} of {tensor.dtype}"
         )
-
-
-@cache
-def _storable(dtype: torch.dtype) -> bool:
-    try:
-        safetensors.load(safetensors.save({"": torch.empty(0, dtype=dtype)}))
-    except (KeyError, RuntimeError):
-        return False
-    return True
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from gradevo.operators.alignment import Unaligned
+from gradevo.randomness import preserved
 
 _SWAPS = [(0, 1), (1, 0), (-1, -2), (-2, -1)]
 _TURNS: dict[tuple[str, Any], list[tuple[int, ...]]] = {  # a transpose -> arguments after the first
@@ -92,7 +93,7 @@ def untie(module: nn.Module) -> Untied:
 
 def _traced(module: nn.Module) -> fx.Graph | None:
     try:
-        with torch.random.fork_rng(devices=[]):
+        with preserved():
             return fx.Tracer().trace(module)
     except Exception:  # whatever a user's forward may raise on a proxy
         return None

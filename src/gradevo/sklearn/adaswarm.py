@@ -1,19 +1,19 @@
 """AdaSwarm for tables: a classifier that trains on losses that can only be evaluated."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 
 from gradevo.algorithms.adaswarm import AdaSwarm
-from gradevo.checks import is_cross_entropy
+from gradevo.criteria import is_cross_entropy
 from gradevo.losses import LOSSES, Named, with_sigmoid
 from gradevo.population import Loss
 from gradevo.result import Result
 from gradevo.sklearn.base import NetworkClassifier
 from gradevo.sklearn.inputs import table_and_labels
 from gradevo.sklearn.networks import Module
-from gradevo.validation import one_of
+from gradevo.validation import function, one_of
 
 
 class AdaSwarmClassifier(NetworkClassifier):
@@ -27,9 +27,9 @@ class AdaSwarmClassifier(NetworkClassifier):
 
     Args:
         hidden: sizes of a perceptron's hidden layers with ReLU; `()` is a linear model.
-        module: the user's own network instead: a function or class `module(inputs, outputs)`
-            that returns a new module from `(rows, inputs)` to `(rows, outputs)`, without the
-            sigmoid. To pickle the estimator it must be importable, so no lambda.
+        module: instead of `hidden` the user's own network: a function or class `module(inputs,
+            outputs)` that returns a new module from `(rows, inputs)` to `(rows, outputs)`, without
+            the sigmoid. To pickle the estimator it must be importable, so no lambda.
         loss: "zero-one", "f1", "mae", "mse", "bce", "cross-entropy", or `loss(output, label)` of
             outputs `(rows, classes)` in [0, 1] and labels 0..C-1 in the order of `classes_`,
             that returns a value a row, or one for the batch with `scope="batch"`.
@@ -134,7 +134,6 @@ def _named(loss: Any) -> Named:
         ValueError: no such name.
     """
     if isinstance(loss, str) or not callable(loss):
-        one_of("loss", loss, LOSSES)
-        return LOSSES[loss]
-    loss = cast(Loss, loss)
+        return LOSSES[one_of("loss", loss, LOSSES)]
+    loss = function("loss", loss)
     return Named(loss, not is_cross_entropy(loss), "auto", False, "of the user")

@@ -1,6 +1,6 @@
 """What the estimators share: how they train, and how their networks are asked."""
 
-import math
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -16,11 +16,11 @@ from torch import nn
 
 from gradevo import validation
 from gradevo.algorithms.base import Algorithm
-from gradevo.data import HOLDOUT
+from gradevo.data import batch_of, rows_to_train
 from gradevo.population import Loss
 from gradevo.run import fit
 from gradevo.sklearn.inputs import table
-from gradevo.sklearn.networks import TURN, Module, builder, check_outputs, outputs_of
+from gradevo.sklearn.networks import Module, builder, check_outputs, outputs_of
 
 
 class NetworkEstimator(BaseEstimator):
@@ -45,19 +45,35 @@ class NetworkEstimator(BaseEstimator):
 
     def _algorithm(self, rows: int, **more: Any) -> Algorithm:
         """The config that the parameters ask for, with batches that the rows can fill."""
-        given = {name: _plain(getattr(self, name)) for name in self.FIELDS}
-        extra = dict(self.settings or {})
-        known = {field.name for field in fields(self.ALGORITHM)} - set(given)
-        if strange := sorted(set(extra) - known):
+        given = {name: validation.plain(getattr(self, name)) for name in self.FIELDS}
+        extra = self._settings(set(given))
+        if extra.get("search") == "crossover" and given["epochs"] == self._default("epochs"):
+            given["epochs"] = None  # it has no phases to learn in
+        usual = validation.at_least("batch_size", given["batch_size"], 1)
+        given["batch_size"] = batch_of(None, rows_to_train(rows), usual)
+        return self.ALGORITHM(**{**more, **given, **extra})
+
+    def _settings(self, taken: set[str]) -> dict[str, Any]:
+        """Further fields of the config, of which parameters are none."""
+        if not isinstance(self.settings, Mapping | None):
+            raise TypeError(f"settings: must be a mapping from names, got {self.settings!r}")
+        known = {field.name for field in fields(self.ALGORITHM)} - taken
+        if strange := [name for name in self.settings or {} if name not in known]:
             raise ValueError(
                 f"settings: must be further fields of {self.ALGORITHM.__name__}, "
                 f"got {', '.join(map(repr, strange))}"
             )
-        config = self.ALGORITHM(**{**more, **given, **extra})
-        most = rows - math.ceil(HOLDOUT * rows)
-        if config.batch_size <= most:
-            return config
-        return self.ALGORITHM(**{**more, **given, **extra, "batch_size": most})
+        return dict(self.settings or {})
+
+    def _default(self, name: str) -> Any:
+        return inspect.signature(type(self)).parameters[name].default
+
+    def _seed(self) -> int:
+        try:
+            state = check_random_state(self.random_state)
+        except ValueError as error:
+            raise ValueError(f"random_state: {error}") from None
+        return int(state.randint(2**31 - 1))
 
     def _train(
         self,
@@ -78,22 +94,22 @@ class NetworkEstimator(BaseEstimator):
             around: what becomes of the network's builder.
             more: fields of the config that are no parameters.
         """
+        verbose = validation.flag("verbose", self.verbose)
         algorithm = self._algorithm(len(x), **more)
         build = builder(self.hidden, self.module, x.shape[1], outputs)
         inputs, targets = torch.tensor(x), torch.tensor(y)
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with TURN:
-            if self.module is not None:
-                check_outputs(build, inputs, outputs)
-            return fit(
-                algorithm,
-                around(build),
-                loss,
-                (inputs, targets),
-                seed=seed,
-                engine=self.engine or ("batched" if self.module is None else "loop"),
-                quiet=not self.verbose,
-            )
+        seed = self._seed()
+        if self.module is not None:
+            check_outputs(build, inputs, outputs)
+        return fit(
+            algorithm,
+            around(build),
+            loss,
+            (inputs, targets),
+            seed=seed,
+            engine=self.engine or ("batched" if self.module is None else "loop"),
+            quiet=not verbose,
+        )
 
     def _outputs(self, X: Any) -> np.ndarray:
         """The network's outputs, `(n, outputs)`, float64.
@@ -135,8 +151,3 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         """The most probable class of each row, `(n,)`."""
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]
-
-
-def _plain(value: Any) -> Any:
-    """Searches hand over numbers of numpy."""
-    return value.item() if isinstance(value, np.generic) else value

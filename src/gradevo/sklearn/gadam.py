@@ -34,9 +34,9 @@ class GADAMClassifier(NetworkClassifier):
 
     Args:
         hidden: sizes of a perceptron's hidden layers with ReLU; `()` is a linear model.
-        module: the user's own network instead: a function or class `module(inputs, outputs)`
-            that returns a new module from `(rows, inputs)` to logits `(rows, outputs)`. To pickle
-            the estimator it must be importable, so no lambda.
+        module: instead of `hidden` the user's own network: a function or class `module(inputs,
+            outputs)` that returns a new module from `(rows, inputs)` to logits `(rows, outputs)`.
+            To pickle the estimator it must be importable, so no lambda.
         population: networks, at least 2.
         generations: at least 1.
         epochs: passes through the training rows in each of the `generations + 1` phases.
@@ -126,9 +126,9 @@ class GADAMRegressor(RegressorMixin, MultiOutputMixin, NetworkEstimator):
 
     Args:
         hidden: sizes of a perceptron's hidden layers with ReLU; `()` is a linear model.
-        module: the user's own network instead: a function or class `module(inputs, outputs)`
-            that returns a new module from `(rows, inputs)` to `(rows, outputs)`. To pickle the
-            estimator it must be importable, so no lambda.
+        module: instead of `hidden` the user's own network: a function or class `module(inputs,
+            outputs)` that returns a new module from `(rows, inputs)` to `(rows, outputs)`. To
+            pickle the estimator it must be importable, so no lambda.
         loss: "squared_error", "absolute_error" or "huber", or `loss(output, target)` of
             standardised targets, `(rows, outputs)` both, that returns a scalar.
         population: networks, at least 2.
@@ -202,6 +202,8 @@ class GADAMRegressor(RegressorMixin, MultiOutputMixin, NetworkEstimator):
         validation.one_of("predict_with", self.predict_with, NETWORKS)
         if isinstance(self.loss, str):
             validation.one_of("loss", self.loss, LOSSES)
+        else:
+            validation.function("loss", self.loss)
         x, targets = table_and_targets(self, X, y)
         columns = targets.reshape(len(x), -1)
         scaler = StandardScaler().fit(columns)

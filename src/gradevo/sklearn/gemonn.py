@@ -26,9 +26,9 @@ class GEMONNClassifier(NetworkClassifier):
 
     Args:
         hidden: sizes of a perceptron's hidden layers with ReLU; `()` is a linear model.
-        module: the user's own network instead: a function or class `module(inputs, outputs)`
-            that returns a new module from `(rows, inputs)` to logits `(rows, outputs)`. To pickle
-            the estimator it must be importable, so no lambda.
+        module: instead of `hidden` the user's own network: a function or class `module(inputs,
+            outputs)` that returns a new module from `(rows, inputs)` to logits `(rows, outputs)`.
+            To pickle the estimator it must be importable, so no lambda.
         sparsity: share of the weights that must be zero; of such networks the best predicts.
         max_loss: largest cross-entropy on held-out rows; the sparsest such network predicts.
         population: networks that are kept, at least 2.

@@ -7,7 +7,7 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-NUMBERS = "biufc"  # kinds of dtypes; complex numbers are refused with scikit-learn's own words
+from gradevo.arrays import is_frame, without_numbers
 
 
 def table(estimator: Any, X: Any) -> np.ndarray:
@@ -68,30 +68,11 @@ def _checked(estimator: Any, X: Any, *y: Any, **rules: Any) -> Any:
 def _refuse_text(X: Any) -> None:
     """Name the columns of a data frame that hold no numbers.
 
-    Categories are refused even if they are numbers: their order means nothing.
-
     Raises:
         ValueError: says which.
     """
-    if not (hasattr(X, "iloc") and hasattr(X, "columns")):
-        return
-    kinds = list(zip(X.columns, list(X.dtypes), strict=True))
-    bad = [(c, d) for i, (c, d) in enumerate(kinds) if not _numeric(X, i, d)]
-    if bad:
-        named = ", ".join(f"{column!r} ({dtype})" for column, dtype in bad)
+    if is_frame(X) and hasattr(X, "columns") and (bad := without_numbers(X)):
         raise ValueError(
-            f"X: every column must hold numbers, got {named}; encode such columns first, by "
-            "OneHotEncoder in a ColumnTransformer for example"
+            f"X: every column must hold numbers, got {', '.join(bad)}; encode such columns first, "
+            "by OneHotEncoder in a ColumnTransformer for example"
         )
-
-
-def _numeric(frame: Any, place: int, dtype: Any) -> bool:
-    if getattr(dtype, "kind", "O") in NUMBERS:
-        return True
-    if dtype != np.dtype(object):
-        return False
-    try:
-        frame.iloc[:, place].to_numpy().astype(np.float32)
-    except (TypeError, ValueError):
-        return False
-    return not any(isinstance(value, str | bytes) for value in frame.iloc[:, place])

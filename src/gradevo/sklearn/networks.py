@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -13,16 +12,12 @@ from torch import Tensor, nn
 from gradevo import validation
 from gradevo.engines import Choice
 from gradevo.models import mlp
-from gradevo.randomness import generator_from, isolated
+from gradevo.randomness import TURN, generator_from, isolated
 from gradevo.result import Ensemble
 
 Module = Callable[[int, int], nn.Module]
 RULE = "must be a function (inputs, outputs) that returns a new network"
 CHUNK = 1024  # rows a forward pass
-
-# A run is lent torch's global random stream, and reading a network's structure changes how torch
-# calls any module: in a process one estimator computes at a time, whatever threads there are.
-TURN = threading.Lock()
 
 
 def builder(
@@ -50,13 +45,15 @@ def builder(
 
 
 def _sizes(hidden: Any) -> list[int]:
-    sizes = [hidden] if isinstance(hidden, int | np.integer) else hidden
-    if isinstance(sizes, str) or not hasattr(sizes, "__iter__"):
+    """Sizes of hidden layers, one or several.
+
+    Raises:
+        ValueError: they are something else.
+    """
+    given = [hidden] if validation.is_whole(validation.plain(hidden)) else hidden
+    if isinstance(given, str) or not hasattr(given, "__iter__"):
         raise ValueError(f"hidden: must be sizes of layers, (64,) for example, got {hidden!r}")
-    plain = [size.item() if isinstance(size, np.generic) else size for size in sizes]
-    for size in plain:
-        validation.at_least("hidden", size, 1)
-    return plain
+    return [validation.at_least("hidden", size, 1) for size in given]
 
 
 def _takes_two(module: Module) -> bool:

@@ -1,14 +1,16 @@
 """Losses row by row: what an ordinary criterion says about each row of a batch alone.
 
 A criterion of `torch.nn`, or a function of `torch.nn.functional`, is called with
-reduction="none". Any other loss must say by itself what each row (or each entry) costs.
+reduction="none" and without its weights. Any other loss must say by itself what each row (or each
+entry) costs.
 """
 
 import copy
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import is_
 from typing import Any, cast
 
 import torch
@@ -16,8 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-Loss = Callable[[Any, Any], Tensor]
-CLASSWISE = (nn.CrossEntropyLoss, nn.NLLLoss, functional.cross_entropy, functional.nll_loss)
+from gradevo.losses import OneHot
+from gradevo.swarm.weights import (
+    CLASSWISE,
+    Weigh,
+    Weighed,
+    fitted,
+    function_of,
+    inherited,
+    weighing,
+)
+
+Loss = Callable[[Any, Any], Any]
+SETTINGS = ("reduction", "weight", "pos_weight", "ignore_index", "label_smoothing")
 
 
 @dataclass(frozen=True)
@@ -30,69 +43,87 @@ class Criterion:
             batch; "none" leaves it to us, who take the mean over rows.
         reduces: whether the loss itself returns one number for the batch.
         classwise: outputs are `(rows, classes, ...)`, and every further place is a row.
-        weight: of the classes, where the criterion has one.
-        ignore_index: the label whose rows do not count.
+        weigh: what rows and entries count; None: all the same.
+        contained: what `each` says contains the weights: it cannot be asked without.
+        labels: the target is of labels, and `each` wants one-hot rows.
     """
 
     each: Loss
     reduction: str = "mean"
     reduces: bool = False
     classwise: bool = False
-    weight: Tensor | None = None
-    ignore_index: int | None = None
+    weigh: Weigh | None = None
+    contained: bool = False
+    labels: bool = False
 
     @classmethod
     def of(cls, loss: Loss) -> "Criterion":
         """Take a loss apart; reads its settings as they are now."""
+        if isinstance(loss, OneHot) and "reduction" in _options(loss.criterion):
+            inside = partial(loss.criterion, reduction=loss.reduction)
+            return replace(cls.of(cast(Loss, inside)), labels=True)
         options = _options(loss)
         if "reduction" not in options:
             return cls(loss)
-        plain = loss.func if isinstance(loss, partial) else loss
-        classwise = isinstance(plain, CLASSWISE[:2]) or plain in CLASSWISE[2:]
+        function = function_of(loss)
+        parent = inherited(loss) if function is None else None
+        weigh, without = weighing(parent or function, options)
+        without = {} if parent else without
         return cls(
-            _unreduced(loss),
+            _changed(loss, reduction="none", **without),
             options["reduction"],
             options["reduction"] != "none",
-            classwise,
-            options.get("weight") if classwise else None,
-            options.get("ignore_index") if classwise else None,
+            (parent or function) in CLASSWISE,
+            weigh,
+            parent is not None,
         )
 
     def rows(self, output: Tensor, target: Any) -> tuple[Tensor, Any]:
         """Output and target with one row a swarm: pixels of a classwise loss are rows."""
-        if not self.classwise or output.dim() <= 2:
-            return output, target
-        probabilities = target.is_floating_point()
-        target = target.movedim(1, -1).flatten(0, -2) if probabilities else target.flatten()
-        return output.movedim(1, -1).flatten(0, -2), target
+        if self.labels:
+            target = functional.one_hot(target, output.shape[-1]).to(output.dtype)
+        if self.classwise and output.dim() > 2:
+            target = self.places(target) if target.is_floating_point() else target.flatten()
+        return self.places(output), target
 
-    def shares(self, rows: int, entries: int, target: Any) -> tuple[Tensor | float, Tensor | float]:
-        """How the rows' losses make the batch's loss.
+    def places(self, output: Tensor) -> Tensor:
+        """Rows of outputs, `(rows, ...)`, or `(rows * places, classes)` of a classwise loss."""
+        if not self.classwise or output.dim() <= 2:
+            return output
+        return output.movedim(1, -1).flatten(0, -2)
+
+    def weighed(self, rows: Tensor, target: Any, members: int) -> Weighed:
+        """The target to ask about, and what the rows of all members count."""
+        found = Weighed(target) if self.weigh is None else self.weigh(rows, target, members)
+        return replace(found, target=target) if self.contained else found
+
+    def refuse_misfit(self, output: Tensor) -> None:
+        """Say so where weights of entries do not fit an output, if that is why a loss failed."""
+        for name, weight in getattr(self.weigh, "given", {}).items():
+            fitted(name, weight, output, 1)
+
+    def share(self, rows: int, entries: int, weighed: Weighed) -> Tensor | float:
+        """The factor of a row's unweighted loss in its member's.
 
         Args:
-            rows: how many.
+            rows: of a member.
             entries: numbers that the criterion returns a row, of which a row's loss is the mean.
-            target: of the rows.
+            weighed: what the rows count.
 
         Returns:
-            The factor of each row's loss in the batch's, and the class weight that the row's
-            loss already contains; numbers where all rows have the same.
+            One number, or one a member, `(g,)`.
         """
-        if self.classwise and not target.is_floating_point():
-            weights = self._weights(target)
-            if self.reduction == "mean":
-                total = weights.sum()
-                return torch.where(total > 0, 1 / total, 0.0), weights  # 0: no label counts
-            return 1 / rows if self.reduction == "none" else 1.0, weights
         counted = entries if self.reduction in ("sum", "batchmean") else 1
-        return counted / (1 if self.reduction == "sum" else rows), 1.0
+        if self.reduction == "sum":
+            return counted
+        total = rows if weighed.count is None else weighed.count
+        total = total if weighed.average is None else total * weighed.average
+        return inverse(total) * counted if isinstance(total, Tensor) else counted / total
 
-    def _weights(self, label: Tensor) -> Tensor:
-        """Class weight of each row, 0 for labels that do not count."""
-        weights = torch.ones_like(label, dtype=torch.float32)
-        if self.weight is not None:
-            weights = self.weight[label.clamp(0, len(self.weight) - 1)]  # an ignored label: any
-        return torch.where(label == self.ignore_index, 0.0, weights)
+
+def inverse(total: Tensor) -> Tensor:
+    """1 / total, or 0 where there is nothing that counts."""
+    return torch.where(total == 0, 0.0, 1 / total)
 
 
 def of_probabilities(loss: Loss) -> bool:
@@ -101,11 +132,22 @@ def of_probabilities(loss: Loss) -> bool:
     return isinstance(plain, nn.BCELoss) or plain is functional.binary_cross_entropy
 
 
+def settings_of(loss: Loss) -> list[Any]:
+    """What may change in a loss: a module's attributes and buffers, to be compared by identity."""
+    if not isinstance(loss, nn.Module):
+        return []
+    return [*vars(loss).values(), *loss._buffers.values()]
+
+
+def same(settings: list[Any], others: list[Any]) -> bool:
+    return len(settings) == len(others) and all(map(is_, settings, others))
+
+
 def _options(loss: Loss) -> dict[str, Any]:
     """Settings of a criterion: a module's attributes, a function's defaults, a partial's words."""
     if isinstance(loss, nn.Module):
-        return {name: getattr(loss, name, None) for name in ("reduction", "weight", "ignore_index")
-                if isinstance(getattr(loss, "reduction", None), str)}  # fmt: skip
+        known = isinstance(getattr(loss, "reduction", None), str)
+        return {n: getattr(loss, n) for n in SETTINGS if hasattr(loss, n)} if known else {}
     try:
         parameters = inspect.signature(loss).parameters
     except (TypeError, ValueError):
@@ -115,11 +157,12 @@ def _options(loss: Loss) -> dict[str, Any]:
     return {name: parameter.default for name, parameter in parameters.items()}
 
 
-def _unreduced(loss: Loss) -> Loss:
+def _changed(loss: Loss, **settings: Any) -> Loss:
+    """The same criterion with other settings."""
     if not isinstance(loss, nn.Module):
-        return cast(Loss, partial(cast(Any, loss), reduction="none"))
+        return cast(Loss, partial(cast(Any, loss), **settings))
     copied = copy.copy(loss)
-    vars(copied)["reduction"] = "none"
+    vars(copied).update(settings)  # found before the buffers, which the copy shares
     return copied
 
 

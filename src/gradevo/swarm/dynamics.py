@@ -19,15 +19,15 @@ Deviations:
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from gradevo.checkpoint import storable
 from gradevo.swarm.rotation import givens, principal_axes
-from gradevo.validation import not_negative, one_of, positive, share
+from gradevo.validation import flag, not_negative, number, one_of, positive, share
 
 
 @storable
@@ -71,6 +71,26 @@ class Swarm:
         """Its loss, `(swarms,)`."""
         return self.of_leader(self.pbest_loss)
 
+    @property
+    def found(self) -> Tensor:
+        """The best place, which constraints may tell from the leader's, `(swarms, dims)`."""
+        return self.gbest
+
+    @property
+    def found_loss(self) -> Tensor:
+        """f there, `(swarms,)`."""
+        return self.gbest_loss
+
+    @property
+    def feasible(self) -> Tensor:
+        """Whether that place keeps all constraints, `(swarms,)`."""
+        return torch.ones_like(self.leader, dtype=torch.bool)
+
+    @property
+    def settled(self) -> Tensor:
+        """Whether no constraint has an allowance any more, `(swarms,)`."""
+        return torch.ones_like(self.leader, dtype=torch.bool)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dynamics(ABC):
@@ -81,6 +101,8 @@ class Dynamics(ABC):
         c2: social pull, to the swarm's best.
         per_entry: r1, r2 for every entry; False: one number a particle (the paper).
         clamp: largest speed per entry; None: none.
+        bounce: share of its speed that a particle keeps at a wall of its box, where it stops and
+            turns round; 0: it stays there until it is pulled away. Measured: docs/results/walls.md.
         allow_unstable: accept parameters outside the stability region.
 
     Raises:
@@ -91,16 +113,19 @@ class Dynamics(ABC):
     c2: float = 0.9
     per_entry: bool = True
     clamp: float | None = None
+    bounce: float = 0.5
     allow_unstable: bool = False
 
     def __post_init__(self) -> None:
-        not_negative("c1", self.c1)
-        not_negative("c2", self.c2)
+        rules = {"c1": not_negative, "c2": not_negative, "bounce": share, "rotated": share}
+        for field in fields(self):
+            name, value, default = field.name, getattr(self, field.name), field.default
+            if isinstance(default, float):
+                object.__setattr__(self, name, float(rules.get(name, number)(name, value)))
+            elif isinstance(default, bool):
+                object.__setattr__(self, name, flag(name, value))
         if self.clamp is not None:
-            positive("clamp", self.clamp)
-        for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ValueError(f"{name}: must be a finite number, got {value!r}")
+            object.__setattr__(self, "clamp", float(positive("clamp", self.clamp)))
         if not self.allow_unstable and (broken := self.unstable()):
             raise ValueError(f"{broken}; allow_unstable=True accepts it all the same")
 
@@ -233,7 +258,6 @@ class REMPSO(EMPSO):
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of("axes", self.axes, ("pairs", "covariance"))
-        share("rotated", self.rotated)
         if not self.per_entry:
             raise ValueError(
                 "per_entry: must be True for REMPSO, got False; one r for all axes of a particle "
@@ -249,3 +273,16 @@ class REMPSO(EMPSO):
         own = turn.forward(swarm.pbest - swarm.x).mul_(cr1)
         social = turn.forward(swarm.gbest.unsqueeze(1) - swarm.x).mul_(cr2)
         return turn.back(own.add_(social))
+
+
+def dynamics_of(given: Any, default: Dynamics) -> Dynamics:
+    """The dynamics that were given, or else the default.
+
+    Raises:
+        TypeError: something else was given.
+    """
+    if given is None:
+        return default
+    if not isinstance(given, Dynamics):
+        raise TypeError(f"dynamics: must be a config, EMPSO() for example, got {given!r}")
+    return given

@@ -24,16 +24,18 @@ Deviations:
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from gradevo.denormals import flushed
-from gradevo.swarm.dynamics import EMPSO, PSO, Dynamics, Swarm
-from gradevo.swarm.estimators import ESTIMATORS, Cloud
-from gradevo.swarm.gradient import Batched, evaluated
+from gradevo.swarm.dynamics import EMPSO, PSO, Dynamics, Swarm, dynamics_of
+from gradevo.swarm.estimators import ESTIMATORS, Cloud, rate
+from gradevo.swarm.evaluating import Batched, Points, evaluated, some_finite
+from gradevo.swarm.numbers import Numbers, numbers
 from gradevo.swarm.positions import Bounds, places
 from gradevo.swarm.search import move, score, start
-from gradevo.validation import at_least, one_of, positive
+from gradevo.validation import at_least, is_number, one_of, plain
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,10 @@ def _first(true: Tensor) -> Tensor:
 @torch.no_grad()
 def emulate(
     f: Batched,
-    x0: Sequence[float] | Tensor | None = None,
+    x0: Sequence[float] | np.ndarray | Tensor | None = None,
     *,
     bounds: Bounds | None = None,
-    w0: Tensor | None = None,
+    w0: Numbers | None = None,
     lr: float = 0.1,
     momentum: float = 0.0,
     iterations: int = 100,
@@ -106,7 +108,7 @@ def emulate(
     """Gradient descent with the gradient of a swarm that searches beside it.
 
     Args:
-        f: takes `(n, dims)`, returns `(n,)`; only evaluated.
+        f: takes `(n, dims)`, returns `(n,)`, a tensor or NumPy's array; only evaluated.
         x0: where particles start: see `minimize`.
         bounds: box of particles and w; particles start in it where x0 is not given.
         w0: where w starts, `(dims,)` or `(swarms, dims)`; default: at particle 0.
@@ -124,25 +126,32 @@ def emulate(
         The path of w and its values.
 
     Raises:
-        ValueError: an argument out of range, or f returns another shape.
+        ValueError: an argument out of range; f returns another shape, or is finite at none of the
+            start positions.
+        TypeError: an argument of another kind.
 
     Example:
         >>> run = emulate(lambda x: x.abs().sum(dim=1), bounds=([-2.0], [2.0]), iterations=50)
         >>> run.path.shape, bool(run.settled(0.01, minimum=0.0) < 50)
         (torch.Size([51, 1, 1]), True)
     """
-    _check(lr, momentum, iterations, estimator)
-    dynamics = dynamics or (EMPSO(beta=momentum) if momentum else PSO(c1=0.8, c2=0.9))
+    lr, momentum = rate("lr", lr), plain(momentum)
+    if not is_number(momentum) or not 0 <= momentum < 1:
+        raise ValueError(f"momentum: must lie in [0, 1), got {momentum!r}")
+    iterations = at_least("iterations", iterations, 0)
+    estimator = one_of("estimator", estimator, ("near", "starred"))
+    usual = EMPSO(beta=momentum) if momentum else PSO(c1=0.8, c2=0.9)
+    points, rule = Points("f", f), dynamics_of(dynamics, usual)
     x, box, generator = places(
         bounds, x0, particles=particles, swarms=swarms, spread=spread, seed=seed
     )
-    losses = evaluated(f, x)
-    swarm, w = start(x, losses, dynamics), _first_w(w0, x)
+    losses = some_finite(evaluated(points, x))
+    swarm, w = start(x, losses, rule), _first_w(w0, x)
     path, velocity = [w], torch.zeros_like(w)
     with flushed():
         for _ in range(iterations):
-            swarm = move(swarm, dynamics, generator, box)
-            losses = evaluated(f, swarm.x)
+            swarm = move(swarm, rule, generator, box)
+            losses = evaluated(points, swarm.x)
             swarm = score(swarm, losses)
             gradient = ESTIMATORS[estimator](Cloud(w, swarm.x, losses, swarm, eta=lr))
             velocity = momentum * velocity + (1 - momentum) * gradient  # eq. (16)
@@ -150,26 +159,17 @@ def emulate(
             w = w if box is None else box.clip(w)
             path.append(w)
     whole = torch.stack(path)  # (iterations + 1, swarms, dims)
-    return Emulation(whole, evaluated(f, whole), x.shape[1] * (iterations + 1), swarm)
+    return Emulation(whole, evaluated(points, whole), x.shape[1] * (iterations + 1), swarm)
 
 
-def _check(lr: float, momentum: float, iterations: int, estimator: str) -> None:
-    positive("lr", lr)
-    at_least("iterations", iterations, 0)
-    one_of("estimator", estimator, ("near", "starred"))
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum: must lie in [0, 1), got {momentum!r}")
-
-
-def _first_w(w0: Tensor | None, x: Tensor) -> Tensor:
+def _first_w(w0: Numbers | None, x: Tensor) -> Tensor:
     """Where w starts, `(swarms, dims)`."""
     if w0 is None:
         return x[:, 0]
     swarms, _, dims = x.shape
-    if w0.shape not in ((dims,), (swarms, dims)):
+    w = numbers("w0", w0, like=x)
+    if w.shape not in ((dims,), (swarms, dims)):
         raise ValueError(
-            f"w0: must have shape ({dims},) or ({swarms}, {dims}), got {tuple(w0.shape)}"
+            f"w0: must have shape ({dims},) or ({swarms}, {dims}), got {tuple(w.shape)}"
         )
-    if not bool(w0.isfinite().all()):
-        raise ValueError("w0: must be finite, got NaN or infinity")
-    return w0.detach().to(x).expand(swarms, dims)
+    return w.expand(swarms, dims)

@@ -21,11 +21,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gradevo.swarm.dynamics import Swarm
+from gradevo.validation import positive
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,14 @@ class Cloud:
 
 
 Estimator = Callable[[Cloud], Tensor]
+
+
+def rate(name: str, value: Any) -> float:
+    """A learning rate by which the papers' forms can divide in float32."""
+    found = float(positive(name, value))
+    if not 1e-30 <= found <= 1e30:
+        raise ValueError(f"{name}: must be a number from 1e-30 to 1e30, got {value!r}")
+    return found
 
 
 def near(cloud: Cloud) -> Tensor:
@@ -116,7 +126,7 @@ def _centred(x: Tensor, losses: Tensor, weights: Tensor) -> tuple[Tensor, Tensor
     Losses count from their least, so that equal ones are exactly 0, not of rounding size.
     """
     least = torch.where(losses.isfinite(), losses, torch.inf).amin(dim=1, keepdim=True)
-    losses = torch.where(losses.isfinite(), losses - least, 0.0)
+    losses = torch.where(losses.isfinite(), losses - least, 0.0).to(x.dtype)
     share = weights / (weights.sum(dim=1, keepdim=True) + torch.finfo(weights.dtype).tiny)
     mean = torch.bmm(share.unsqueeze(1), x)
     middle = (share * losses).sum(dim=1, keepdim=True)
@@ -142,6 +152,7 @@ def rank(cloud: Cloud) -> Tensor:
 
 def _away_from(w: Tensor, weights: Tensor, points: Tensor, informed: Tensor) -> Tensor:
     """w minus the weighted mean of the points; exactly 0 where all losses are equal."""
+    weights = weights.to(points.dtype)
     direction = -torch.bmm(weights.unsqueeze(1), points - w.unsqueeze(1))[:, 0]
     return direction * informed.unsqueeze(1)  # NaN stays NaN
 

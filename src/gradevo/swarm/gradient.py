@@ -6,12 +6,12 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from gradevo.swarm.dynamics import EMPSO, Dynamics
-from gradevo.swarm.estimators import ESTIMATORS, Cloud
+from gradevo.swarm.dynamics import EMPSO, Dynamics, dynamics_of
+from gradevo.swarm.estimators import ESTIMATORS, Cloud, rate
+from gradevo.swarm.evaluating import Batched, Points, evaluated
+from gradevo.swarm.numbers import Numbers, fitting, numbers, size
 from gradevo.swarm.search import Box, move, score, start
 from gradevo.validation import at_least, one_of, positive
-
-Batched = Callable[[Tensor], Tensor]
 
 
 class Estimate(NamedTuple):
@@ -28,7 +28,7 @@ class Estimate(NamedTuple):
 
 def gradient(
     f: Batched,
-    w: Tensor,
+    w: Numbers,
     *,
     estimator: str = "regression",
     particles: int | None = None,
@@ -41,8 +41,9 @@ def gradient(
     """Estimate the gradient of a function from its values alone.
 
     Args:
-        f: takes `(n, dims)`, returns `(n,)`; only evaluated.
-        w: where, `(dims,)`, or `(swarms, dims)` for many points at once.
+        f: takes `(n, dims)`, returns `(n,)`, a tensor or NumPy's array; only evaluated. If it
+            writes into what it is given, that is a copy.
+        w: where, `(dims,)`, or `(swarms, dims)` for many points at once; of float32 or float64.
         estimator: one of `ESTIMATORS`; `regression` has the gradient's size too.
         particles: points around w; default 2 dims + 1.
         iterations: moves of the swarm; 0 is one shot. All points visited are used.
@@ -56,39 +57,55 @@ def gradient(
 
     Raises:
         ValueError: an argument out of range, or f returns another shape.
+        TypeError: an argument of another kind.
 
     Example:
         >>> w = torch.tensor([1.0, -2.0], dtype=torch.float64)
         >>> gradient(lambda x: x.square().sum(dim=1), w).direction.round(decimals=1)
         tensor([ 2., -4.], dtype=torch.float64)
     """
-    one_of("estimator", estimator, ESTIMATORS)
-    positive("spread", spread)
-    positive("eta", eta)
-    flat = w.detach().reshape(-1, w.shape[-1])
-    n = 2 * flat.shape[1] + 1 if particles is None else particles
-    at_least("particles", n, 2)
-    at_least("iterations", iterations, 0)
-    generator = generator or torch.Generator(flat.device).manual_seed(0)
-    x = around(flat, n, spread, generator)
-    cloud = visit(
-        lambda x: evaluated(f, x), flat, x, dynamics or EMPSO(), iterations, generator, eta=eta
-    )
+    estimator = one_of("estimator", estimator, ESTIMATORS)
+    spread, eta = float(positive("spread", spread)), rate("eta", eta)
+    iterations, rule = at_least("iterations", iterations, 0), dynamics_of(dynamics, EMPSO())
+    points, place = Points("f", f), numbers("w", w)
+    if place.dim() == 0 or place.numel() == 0:
+        raise ValueError(f"w: must have shape (dims,) or (swarms, dims), got {tuple(place.shape)}")
+    flat = place.reshape(-1, place.shape[-1])
+    n = 2 * flat.shape[1] + 1 if particles is None else size("particles", particles, 2)
+    generator = fitting(generator, flat.device)
+    x = apart(around(flat, n, spread, generator), spread)
+    cloud = visit(lambda x: evaluated(points, x), flat, x, rule, iterations, generator, eta=eta)
     if not bool(cloud.losses.isfinite().any(dim=1).all()):
         raise ValueError(
             "f: must be finite for at least one point around each w, got NaN or infinity for all"
         )
-    return Estimate(ESTIMATORS[estimator](cloud).view_as(w), n * (iterations + 1))
+    return Estimate(ESTIMATORS[estimator](cloud).view_as(place), n * (iterations + 1))
 
 
 def around(w: Tensor, particles: int, spread: float, generator: Generator | None) -> Tensor:
     """Positions uniform in a cube around each w, `(swarms, particles, dims)`."""
+    if spread > torch.finfo(w.dtype).max / 2:
+        raise ValueError(f"spread: must be a number of {w.dtype}, like positions, got {spread}")
     offsets = w.new_empty(len(w), particles, w.shape[1])
     return offsets.uniform_(-spread, spread, generator=generator).add_(w.unsqueeze(1))
 
 
+def apart(x: Tensor, spread: float) -> Tensor:
+    """Positions that were drawn in a cube.
+
+    Raises:
+        ValueError: rounding has made them one in a dimension.
+    """
+    if bool((x == x[:, :1]).all(dim=1).any()):
+        raise ValueError(
+            f"spread: must be wide enough to tell particles apart in {x.dtype} where they are, "
+            f"got {spread}"
+        )
+    return x
+
+
 def visit(
-    evaluate: Batched,
+    evaluate: Callable[[Tensor], Tensor],
     w: Tensor,
     x: Tensor,
     dynamics: Dynamics,
@@ -112,29 +129,13 @@ def visit(
     """
     losses = evaluate(x)
     swarm = start(x, losses, dynamics)
-    points, values = [x], [losses]
+    if iterations == 0:
+        return Cloud(w, x, losses, swarm, eta)
+    points, values = [x], [losses.clone()]  # a function may return the same tensor every time
     for _ in range(iterations):
         swarm = move(swarm, dynamics, generator, box)
         losses = evaluate(swarm.x)
         swarm = score(swarm, losses)
         points.append(swarm.x)
-        values.append(losses)
-    if iterations == 0:
-        return Cloud(w, x, losses, swarm, eta)
+        values.append(losses.clone())
     return Cloud(w, torch.cat(points, dim=1), torch.cat(values, dim=1), swarm, eta)
-
-
-def evaluated(f: Batched, x: Tensor, name: str = "f") -> Tensor:
-    """f at `(swarms, particles, dims)`, as `(swarms, particles)` in the positions' dtype.
-
-    Raises:
-        ValueError: f does not return one number a point; the message calls it `name`.
-    """
-    n = x.shape[0] * x.shape[1]
-    values = f(x.reshape(n, x.shape[2]))
-    if not isinstance(values, Tensor) or values.shape != (n,):
-        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(
-            f"{name}: must return one number a point, shape ({n},) for {n} points, got {got}"
-        )
-    return values.detach().view(x.shape[:2]).to(x.dtype)

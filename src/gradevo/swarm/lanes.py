@@ -76,7 +76,8 @@ class Around:
         rule = self.dynamics
         clamp = torch.inf if rule.clamp is None else rule.clamp
         rates = (rule.c1, rule.c2, rule.beta, float(rule.bias_correction), clamp, self.eta)
-        return torch.tensor([self.spread, low, high, *rates], dtype=torch.float32)
+        numbers = [self.spread, low, high, *rates, rule.bounce]
+        return torch.tensor(numbers, dtype=torch.float32)
 
 
 def directions(

@@ -6,7 +6,7 @@ from typing import Any
 
 from numba import njit, types
 
-from gradevo.engines.simd import layout, maths, vector
+from gradevo.engines.simd import cached, layout, maths, vector
 from gradevo.engines.simd.entry import version_of
 from gradevo.engines.simd.layout import Loss
 from gradevo.engines.simd.vector import (
@@ -170,14 +170,19 @@ def entry() -> Any:
     """The compiled pass, kept on disk where there is a place for it."""
     parts = (maths, vector, layout, moves)
     files = (Path(__file__), *(Path(str(part.__file__)) for part in parts))
-    try:
-        return _of_version(version_of(*files), True)
-    except RuntimeError:
-        return _of_version(version_of(*files), False)
+    version = version_of(*files)
+
+    def make() -> Any:
+        try:
+            return _of_version(version, True)
+        except RuntimeError:
+            return _of_version(version, False)
+
+    return cached.compiled(make, types.void(*[types.intp] * 16), "lanes_kernel")
 
 
 def _of_version(version: str, kept: bool) -> Any:
-    @njit(types.void(*[types.intp] * 16), cache=kept, nogil=True, error_model="numpy")
+    @njit(cache=kept, nogil=True, error_model="numpy")
     def run(w, target, found, lost, scratch, numbers, weights, blocks, dims, wide, particles,
             kind, estimator, iterations, per_entry, seed):  # fmt: skip
         if len(version) > 0:  # a closure's variables are part of the cache's key

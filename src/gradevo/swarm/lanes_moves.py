@@ -21,7 +21,7 @@ from gradevo.engines.simd.vector import (
 )
 
 compiled = njit(error_model="numpy")
-SPREAD, LOW, HIGH, C1, C2, BETA, CORRECTED, CLAMP, ETA = range(9)  # places of numbers
+SPREAD, LOW, HIGH, C1, C2, BETA, CORRECTED, CLAMP, ETA, BOUNCE = range(10)  # places of numbers
 
 
 def size_of(particles: int, dims: int, iterations: int) -> int:
@@ -89,6 +89,7 @@ def move(before, after, swarm, numbers, particles, dims, t, per_entry, seed):
     low, high = full(load_float(numbers, LOW)), full(load_float(numbers, HIGH))
     clamp, beta = load_float(numbers, CLAMP), load_float(numbers, BETA)
     most, kept, rest = full(clamp), full(beta), full(1.0 - beta)
+    back = full(0.0 - load_float(numbers, BOUNCE))
     corrected = load_float(numbers, CORRECTED) > 0.0
     share = full(1.0 / (1.0 - beta ** (t + 1.0)) if corrected else 1.0)
     means = gbest + BYTES * dims
@@ -111,7 +112,7 @@ def move(before, after, swarm, numbers, particles, dims, t, per_entry, seed):
             free = x + v  # eq. (2)
             inside = smaller(larger(free, low), high)
             store(momenta, place, m)
-            store(swarm, place, if_equal(inside, free, v, full(0.0)))
+            store(swarm, place, if_equal(inside, free, v, back * v))
             store(after, place, inside)
 
 

@@ -10,31 +10,40 @@ evaluations; where outputs are bounded, its directions are meant for what goes i
 `SwarmLoss.paper` is the paper's setting.
 """
 
+import logging
 import math
 from typing import Any, Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from gradevo.engines.simd import missing
+from gradevo.fields import refuse_unused
 from gradevo.losses import OnLogits
 from gradevo.randomness import ambient, own
 from gradevo.swarm import lanes
 from gradevo.swarm.batch import Batches, BatchLoss
-from gradevo.swarm.criteria import Criterion, Loss, check_target, each_tensor, of_probabilities
-from gradevo.swarm.dynamics import EMPSO, Dynamics
-from gradevo.swarm.estimators import DIRECTIONS, ESTIMATORS, OF_SWARM, SIZED, Cloud
+from gradevo.swarm.criteria import Loss, check_target, each_tensor, of_probabilities
+from gradevo.swarm.dynamics import EMPSO, Dynamics, dynamics_of
+from gradevo.swarm.estimators import DIRECTIONS, ESTIMATORS, OF_SWARM, SIZED, Cloud, rate
+from gradevo.swarm.given import Given, refuse_transforms
 from gradevo.swarm.gradient import around, visit
+from gradevo.swarm.known import Asked, Known, refuse_no_loss
+from gradevo.swarm.numbers import numbers, size
 from gradevo.swarm.saturation import saturates, slope
 from gradevo.swarm.scopes import Entries, Rows, Scope, checked_rows, part
 from gradevo.swarm.search import Box
+from gradevo.swarm.untouched import Untouched
+from gradevo.swarm.unused import UNUSED
 from gradevo.trees import prediction
-from gradevo.validation import at_least, one_of, pair, positive
+from gradevo.validation import at_least, flag, one_of, pair, positive
+from gradevo.validation import seed as whole_seed
 
+log = logging.getLogger("gradevo.swarm")
 PAPER: dict[str, Any] = {
     "scope": "batch", "particles": 10, "iterations": 10, "estimator": "near",
-    "dynamics": EMPSO(c1=0.8, c2=0.9, beta=0.9, per_entry=False), "eta": 0.1,
+    "dynamics": EMPSO(c1=0.8, c2=0.9, beta=0.9, per_entry=False, bounce=0.0), "eta": 0.1,
 }  # fmt: skip
 SCOPES = {"row": Rows, "entry": Entries, "batch": Batches}
 
@@ -122,19 +131,26 @@ class SwarmLoss(nn.Module):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        loss = loss.loss if isinstance(loss, OnLogits) else loss  # as it is given the prediction
-        self.loss, self.scope, self.iterations = loss, scope, iterations
-        self.particles, self.estimator, self.spread = particles, estimator, spread
-        self.dynamics = dynamics or EMPSO()
-        self.start, self.saturating, self.eta, self.seed = start, saturating, eta, seed
-        self.engine = engine
-        self.bounds = (0.0, 1.0) if bounds is None and of_probabilities(loss) else bounds
-        self._check()
-        self._known: tuple[Loss, Criterion | BatchLoss] | None = None
+        self.loss = loss.loss if isinstance(loss, OnLogits) else loss  # it is given the prediction
+        refuse_no_loss(self.loss)
+        self.scope = one_of("scope", scope, ("auto", *SCOPES))
+        self.particles = None if particles is None else size("particles", particles, 2)
+        self.iterations = at_least("iterations", iterations, 0)
+        self.dynamics = dynamics_of(dynamics, EMPSO())
+        self.estimator = None if estimator is None else one_of("estimator", estimator, ESTIMATORS)
+        self.start = one_of("start", start, ("output", "range"))
+        self.spread = None if spread is None else float(positive("spread", spread))
+        self.bounds = self._range(bounds)
+        self.saturating = None if saturating is None else flag("saturating", saturating)
+        self.eta, self.seed = rate("eta", eta), whole_seed("seed", seed)
+        self.engine = self._engine(engine)
+        refuse_unused(self, UNUSED)
+        self._known: Known | None = None
         self._entrywise: tuple[Loss, bool] | None = None
         self._random: Generator | None = None
         self._random_state: Tensor | None = None  # of a state dict, until it is known where
         self._lost: Tensor | None = None  # on an accelerator: what the last call found
+        self.undefined = 0
 
     @classmethod
     def paper(cls, loss: Loss, **changes: Any) -> Self:
@@ -145,28 +161,20 @@ class SwarmLoss(nn.Module):
         """
         return cls(loss, **{**PAPER, **changes})
 
-    def _check(self) -> None:
-        if not callable(self.loss):
-            raise TypeError(f"loss: must be callable, got a {type(self.loss).__name__}")
-        one_of("scope", self.scope, ("auto", *SCOPES))
-        one_of("start", self.start, ("output", "range"))
-        one_of("engine", self.engine, ("torch", "simd"))
-        if self.engine == "simd" and (why := missing()) is not None:
-            raise ImportError(f"engine: {why}")
-        at_least("iterations", self.iterations, 0)
-        search = self._search("row" if self.scope == "auto" else self.scope)
-        one_of("estimator", search.estimator, ESTIMATORS)
-        at_least("particles", search.particles, 2)
-        positive("spread", search.spread)
-        positive("eta", self.eta)
-        if self.dynamics is not None and not isinstance(self.dynamics, Dynamics):
-            raise TypeError(
-                f"dynamics: must be a config, EMPSO() for example, got {self.dynamics!r}"
-            )
-        if self.bounds is not None:
-            pair("bounds", self.bounds)
-        if self.start == "range" and self.bounds is None:
+    def _range(self, bounds: Any) -> tuple[float, float] | None:
+        if bounds is None:
+            bounds = (0.0, 1.0) if of_probabilities(self.loss) else None
+        elif isinstance(bounds, np.ndarray | Tensor):
+            bounds = numbers("bounds", bounds).tolist()
+        if bounds is None and self.start == "range":
             raise ValueError("start: 'range' needs bounds=(low, high), got none")
+        return bounds if bounds is None else pair("bounds", bounds)
+
+    @staticmethod
+    def _engine(engine: Any) -> str:
+        if one_of("engine", engine, ("torch", "simd")) == "simd" and (why := missing()) is not None:
+            raise ImportError(f"engine: {why}")
+        return engine
 
     @property
     def evaluations(self) -> int:
@@ -201,7 +209,7 @@ class SwarmLoss(nn.Module):
             gradient = self._gradient(
                 criterion, output.detach().unsqueeze(0), targets, self._saturates(output)
             )
-        return _Given.apply(output, value, gradient[0])
+        return Given.apply(output, value, gradient[0])
 
     def of_members(self, outputs: Any, targets: Any) -> Tensor:
         """Losses of stacked members, `(g,)`, for outputs and targets `(g, rows, ...)`.
@@ -219,23 +227,24 @@ class SwarmLoss(nn.Module):
         with torch.no_grad():
             saturated = self._saturates(outputs)
             gradient = self._gradient(criterion, outputs.detach(), targets, saturated)
-        return _Given.apply(outputs, values, gradient)
+        return Given.apply(outputs, values, gradient)
 
-    def _criterion(self) -> Criterion | BatchLoss:
-        """The loss, as it can be asked; a module is asked for its settings every time."""
-        if self._known is None or self._known[0] is not self.loss:
-            asked = BatchLoss(self.loss) if self.scope == "batch" else Criterion.of(self.loss)
-            self._known = self.loss, asked
-        if isinstance(self.loss, nn.Module) and self.scope != "batch":
-            return Criterion.of(self.loss)
-        return self._known[1]
+    def _criterion(self) -> Asked:
+        """The loss, as it can be asked; a module's settings are those that it has now."""
+        self._known = Known.of(self.loss, self._known, self.scope == "batch")
+        return self._known.asked
 
-    def _value(self, criterion: Criterion | BatchLoss, output: Tensor, target: Any) -> Tensor:
+    def _value(self, criterion: Asked, output: Tensor, target: Any) -> Tensor:
         """The loss as it is: reduced by itself, or the mean of what it says about rows."""
         if isinstance(criterion, BatchLoss):
-            return criterion(output, target)
-        value = self.loss(output, target)
-        if criterion.reduces:
+            return criterion.value(output, target)
+        calls = self._known.calls if self._known else Untouched()
+        try:
+            value = calls.first(self.loss, output, target)
+        except (RuntimeError, ValueError):
+            criterion.refuse_misfit(output)
+            raise
+        if criterion.reduces and value.dim() == 0:
             return value
         rows = checked_rows(value, output)
         return (rows if rows.is_floating_point() else rows.float()).mean()
@@ -257,14 +266,15 @@ class SwarmLoss(nn.Module):
         scope, search = SCOPES[name](criterion, outputs, targets), self._search(name)
         generator = self._generator(outputs.device)
         if (quick := self._compiled(name, scope, search, generator)) is not None:
-            direction = self._told(quick.direction, quick.lost, search.particles)
+            direction = self._told(quick.direction, quick.lost, search.particles, False)
             if saturated and self.bounds is not None and search.estimator in DIRECTIONS:
                 direction = direction / slope(scope.w, *self.bounds)
             return scope.gradient(direction, False)
         x = self._starts(scope.w, len(outputs), search, generator)
         cloud = self._cloud(scope, x.to(outputs.dtype).to(x.dtype), search, generator)
         with torch.autocast(outputs.device.type, enabled=False):
-            direction = self._without_lost(cloud, ESTIMATORS[search.estimator](cloud))
+            direction = ESTIMATORS[search.estimator](cloud)
+            direction = self._honest(cloud, direction, name == "batch")
             if saturated and self.bounds is not None and search.estimator in DIRECTIONS:
                 direction = direction / slope(cloud.w, *self.bounds)
             return scope.gradient(direction, search.estimator in SIZED)
@@ -302,9 +312,11 @@ class SwarmLoss(nn.Module):
         if self.scope != "auto":
             return self.scope
         if self._entrywise is None or self._entrywise[0] is not self.loss:
-            known = criterion.reduces and not criterion.classwise
-            found = known and criterion.each(outputs[0], part(targets, 0)).shape
-            self._entrywise = self.loss, known and found == outputs[0].shape
+            entries = criterion.reduces and not criterion.classwise
+            if entries:
+                found = criterion.each(*criterion.rows(outputs[0], part(targets, 0)))
+                entries = found.shape == outputs[0].shape
+            self._entrywise = self.loss, entries
         return "entry" if self._entrywise[1] else "row"
 
     def _cloud(self, scope: Scope, x: Tensor, search: Search, generator: Generator | None) -> Cloud:
@@ -337,30 +349,50 @@ class SwarmLoss(nn.Module):
             return around(middle, n, (high - low) / 2, generator)
         return around(w, n, spread * (high - low), generator).clamp_(low, high)
 
-    def _without_lost(self, cloud: Cloud, direction: Tensor) -> Tensor:
-        """NaN for some points is survived; for all of them around a finite output it is an error.
+    def _honest(self, cloud: Cloud, direction: Tensor, batch: bool) -> Tensor:
+        """NaN around an output that is none itself; see `_told` for points that told nothing.
 
-        In a run it is the member's: its gradient becomes NaN, and the run deals with it. An
-        accelerator is not waited for: there the answer is read at the next call.
+        An accelerator is not waited for: there the answer is read at the next call.
         """
-        on_cpu = cloud.w.device.type == "cpu"
-        if on_cpu and math.isfinite(cloud.losses.sum().item()):
+        w, losses = cloud.w, cloud.losses
+        if w.device.type == "cpu" and math.isfinite((losses.sum() + w.sum()).item()):
             return direction
-        lost = ~cloud.losses.isfinite().any(dim=1) & cloud.w.isfinite().all(dim=1)
-        return self._told(direction, lost, cloud.losses.shape[1])
+        known = w.isfinite().all(dim=1)
+        direction = direction.masked_fill(~known.unsqueeze(1), torch.nan)
+        lost = known & ~losses.isfinite().any(dim=1)
+        return self._told(direction, lost, losses.shape[1], batch)
 
-    def _told(self, direction: Tensor, lost: Tensor, points: int) -> Tensor:
-        """A word on swarms that no point of theirs told anything, or NaN for their members."""
-        on_cpu = lost.device.type == "cpu"
-        if ambient():
+    def _told(self, direction: Tensor, lost: Tensor, points: int, batch: bool) -> Tensor:
+        """NaN or infinity for some points is survived; this is on swarms where it is for all.
+
+        A loss may be undefined on a batch: there is no direction then, and a word on the first
+        time. Of rows it is an error, or inside a run the member's, whose gradient becomes NaN.
+        """
+        if not batch and ambient():
             return direction.masked_fill(lost.unsqueeze(1), torch.nan)
-        answer, self._lost = (lost.sum(), None) if on_cpu else (self._lost, lost.sum())
-        if answer is not None and int(answer):
+        at_once = lost.device.type == "cpu"
+        answer, self._lost = (lost.sum(), None) if at_once else (self._lost, lost.sum())
+        found = 0 if answer is None else int(answer)
+        if batch:
+            self._count(found, points)
+            return direction.masked_fill(lost.unsqueeze(1), 0.0)
+        if found:
             raise ValueError(
                 f"loss: must be finite for at least one point around each output, got NaN or "
-                f"infinity for all {points} points of {int(answer)} swarms"
+                f"infinity for all {points} points of {found} swarms"
             )
         return direction
+
+    def _count(self, found: int, points: int) -> None:
+        """Batches of which the loss told nothing."""
+        if found and not self.undefined:
+            log.warning(
+                "loss: NaN or infinite for all %d points around the outputs of a batch, which "
+                "therefore gives no gradient; it may be undefined there (AUC with one class in "
+                "the batch). Said once; SwarmLoss.undefined counts such batches",
+                points,
+            )
+        self.undefined += found
 
     # --- random numbers ------------------------------------------------------------------
 
@@ -394,31 +426,3 @@ class SwarmLoss(nn.Module):
             f"bounds={self.bounds}, saturating={self.saturating}, eta={self.eta}, "
             f"engine={self.engine}, dynamics={self.dynamics}"
         )
-
-
-def refuse_transforms(output: Tensor) -> None:
-    """Under vmap or grad of torch.func the swarm's gradient would be lost without a word."""
-    if is_functorch_wrapped_tensor(output):
-        raise RuntimeError(
-            "SwarmLoss: must be called outside of torch.func's transforms, got an output within "
-            "one; for stacked members there is of_members"
-        )
-
-
-class _Given(torch.autograd.Function):
-    """A loss, or one a member, whose gradient is known already."""
-
-    @staticmethod
-    def forward(ctx: Any, outputs: Tensor, losses: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return losses.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("SwarmLoss: has no second derivative, got create_graph=True")
-        (gradient,) = ctx.saved_tensors
-        factor = upstream[0]
-        if factor.dim():
-            factor = factor.view(-1, *([1] * (gradient.dim() - 1)))
-        return (gradient * factor).to(gradient.dtype), None, None

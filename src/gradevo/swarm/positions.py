@@ -1,21 +1,23 @@
 """Where particles start, and the box they stay in."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from gradevo.swarm.gradient import around
+from gradevo.swarm.gradient import apart, around
+from gradevo.swarm.numbers import Numbers, numbers, own_dtype, size
 from gradevo.swarm.search import Box
-from gradevo.validation import at_least, not_negative
+from gradevo.validation import positive, seed
 
-Numbers = float | Sequence[float] | Tensor
 Bounds = tuple[Numbers, Numbers]
 
 
 def places(
     bounds: Bounds | None,
-    x0: Sequence[float] | Tensor | None,
+    x0: Sequence[float] | np.ndarray | Tensor | None,
     *,
     particles: int,
     swarms: int,
@@ -35,40 +37,55 @@ def places(
         seed: of the generator.
 
     Returns:
-        Positions `(swarms, particles, dims)`, in x0's dtype and on its device, else in those of
-        the bounds.
+        Positions `(swarms, particles, dims)`; their dtype is x0's or else the bounds': NumPy's
+        and tensors' own, torch's default for Python's floats. Their device likewise.
 
     Raises:
         ValueError: arguments that do not fit each other.
     """
-    at_least("particles", particles, 2)
-    at_least("swarms", swarms, 1)
-    not_negative("spread", spread)
-    if bounds is not None and len(bounds) != 2:
-        raise ValueError(f"bounds: must be a pair (low, high), got {bounds!r}")
+    particles, swarms = size("particles", particles, 2), size("swarms", swarms, 1)
+    spread = float(positive("spread", spread))
+    sides = sides_of(bounds)
     if x0 is None:
-        return _anywhere(bounds, particles, swarms, seed)
-    point = _floats("x0", x0)
+        return _anywhere(sides, particles, swarms, seed)
+    point = numbers("x0", x0, *(own_dtype("bounds", side) for side in sides or ()))
     if not 1 <= point.dim() <= 3 or point.numel() == 0:
         raise ValueError(
             "x0: must have shape (dims,), (particles, dims) or (swarms, particles, dims), got "
             f"{tuple(point.shape)}"
         )
-    box = None if bounds is None else box_of(bounds, point)
-    generator = torch.Generator(point.device).manual_seed(seed)
+    box = box_of(sides, point)
+    generator = generator_of(seed, point.device)
     if box is not None and not torch.equal(box.clip(point), point):
         raise ValueError("x0: must lie within bounds, got a position outside")
     if point.dim() > 1:
         return _given(point, swarms), box, generator
-    x = around(point.expand(swarms, -1), particles, spread, generator)
+    x = apart(around(point.expand(swarms, -1), particles, spread, generator), spread)
     x[:, 0] = point
     return x if box is None else box.clip(x), box, generator
 
 
-def box_of(bounds: Bounds, like: Tensor) -> Box:
+def generator_of(start: Any, device: torch.device) -> Generator:
+    """A generator started from a seed."""
+    return torch.Generator(device).manual_seed(seed("seed", start))
+
+
+def sides_of(bounds: Any) -> tuple[Any, Any] | None:
+    """The lowest and the highest positions, if there are bounds."""
+    if bounds is None:
+        return None
+    known = isinstance(bounds, tuple | list | np.ndarray | Tensor)
+    if not known or getattr(bounds, "ndim", 1) == 0 or len(bounds) != 2:
+        raise ValueError(f"bounds: must be a pair (low, high), got {bounds!r}")
+    return bounds[0], bounds[1]
+
+
+def box_of(sides: tuple[Any, Any] | None, like: Tensor) -> Box | None:
     """Bounds as a box beside positions `(..., dims)`."""
+    if sides is None:
+        return None
     dims = like.shape[-1]
-    low, high = (torch.as_tensor(side, dtype=like.dtype, device=like.device) for side in bounds)
+    low, high = (numbers("bounds", side, like=like, endless=True) for side in sides)
     for side in (low, high):
         if side.shape not in ((), (dims,)):
             raise ValueError(
@@ -76,39 +93,32 @@ def box_of(bounds: Bounds, like: Tensor) -> Box:
                 f"shape {tuple(side.shape)}"
             )
     if not bool((low < high).all()):
-        raise ValueError(f"bounds: low must be below high in every dimension, got {bounds!r}")
+        raise ValueError(f"bounds: low must be below high in every dimension, got {sides!r}")
     return Box(low, high)
 
 
 def _anywhere(
-    bounds: Bounds | None, particles: int, swarms: int, seed: int
-) -> tuple[Tensor, Box, Generator]:
+    sides: tuple[Any, Any] | None, particles: int, swarms: int, seed: int
+) -> tuple[Tensor, Box | None, Generator]:
     """Positions uniform in the box, which must say by itself how many dimensions it has."""
-    if bounds is None:
+    if sides is None:
         raise ValueError("bounds: must be given where x0 is not, got neither")
-    tensors = [side for side in bounds if isinstance(side, Tensor)]
-    low, high = (_floats("bounds", side) for side in bounds)
+    dtypes = [own_dtype("bounds", side) for side in sides]
+    low, high = (numbers("bounds", side, *dtypes) for side in sides)
     like = low if low.dim() else high
     if like.dim() != 1 or like.numel() == 0:
         raise ValueError(
-            f"bounds: must have one entry a dimension where x0 is not given, got {bounds!r}"
+            f"bounds: must have one entry a dimension where x0 is not given, got {sides!r}"
         )
-    like = like.to(_floats("bounds", tensors[0])) if tensors else like
-    generator = torch.Generator(like.device).manual_seed(seed)
-    box = box_of(bounds, like)
-    shape = (swarms, particles, len(like))
+    tensors = [side for side in sides if isinstance(side, Tensor)]
+    like = like.to(tensors[0].device) if tensors else like
+    generator, box = generator_of(seed, like.device), box_of(sides, like)
+    assert box is not None
+    shape, width = (swarms, particles, len(like)), torch.as_tensor(box.high - box.low)
+    if not bool(width.isfinite().all()):
+        raise ValueError(f"bounds: must be a finite distance apart, got {sides!r}")
     x = torch.rand(shape, generator=generator, dtype=like.dtype, device=like.device)
-    return box.clip(x.mul_(box.high - box.low).add_(box.low)), box, generator
-
-
-def _floats(name: str, value: Numbers) -> Tensor:
-    """A finite tensor of floats: in a tensor's own dtype, else in torch's default."""
-    x = torch.as_tensor(value).detach()
-    if not isinstance(value, Tensor) or not x.is_floating_point():
-        x = x.to(torch.get_default_dtype())
-    if not bool(x.isfinite().all()):
-        raise ValueError(f"{name}: must be finite, got NaN or infinity")
-    return x
+    return box.clip(x.mul_(width).add_(box.low)), box, generator
 
 
 def _given(x: Tensor, swarms: int) -> Tensor:

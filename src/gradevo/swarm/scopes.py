@@ -4,12 +4,14 @@ A scope turns stacked outputs `(g, B, ...)` into places `w`, `(swarms, dims)`, e
 around them, and puts the swarms' directions together as the gradient of each member's loss.
 """
 
+import re
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from gradevo.swarm.criteria import Criterion, each_tensor, repeated
+from gradevo.swarm.criteria import Criterion, each_tensor, inverse, repeated
+from gradevo.swarm.evaluating import exact
 
 
 class Scope(Protocol):
@@ -39,7 +41,9 @@ class Rows:
         self.outputs = outputs
         flat = outputs.flatten(0, 1)
         target = each_tensor(lambda t: t.flatten(0, 1), targets)
-        self.rows, self.target = self.criterion.rows(flat, target)  # (rows, ...)
+        self.rows, target = criterion.rows(flat, target)  # (rows, ...)
+        self.weighed = criterion.weighed(self.rows, target, len(outputs))
+        self.target = self.weighed.target
         self.w = at_least_single(self.rows.reshape(len(self.rows), -1))
         self.entries = 1
 
@@ -52,28 +56,58 @@ class Rows:
         """What the criterion says about points `(rows, particles, dims)`, one after another."""
         points = x.reshape(-1, *self.rows.shape[1:]).to(self.outputs.dtype)
         target = repeated(self.target, x.shape[1])
-        values = checked_rows(self.criterion.each(points, target), points)
+        values = checked_rows(self._asked(points, target), points)
         self.entries = values[0].numel()
-        return values.to(x.dtype)
+        return exact(values, x)
+
+    def _asked(self, points: Tensor, target: Any) -> Any:
+        """The criterion's answer, or a word on rows that it cannot take so often."""
+        try:
+            return self.criterion.each(points, target)
+        except (IndexError, RuntimeError, ValueError) as error:
+            if len(points) == len(self.rows) or not re.search("size|shape|broadcast", str(error)):
+                raise
+            raise ValueError(
+                f"loss: must take any number of rows, each with its own target, got one that fails "
+                f"for {len(points)} points around {len(self.rows)} rows ({error}); what belongs to "
+                "a row must be in the target"
+            ) from error
 
     def gradient(self, direction: Tensor, sized: bool) -> Tensor:
-        weighted = direction * self._factors(sized)
+        rows = len(self.rows) // len(self.outputs)
+        share = self.criterion.share(rows, self.entries, self.weighed)
+        return self._in_place(direction * self._counted(share, sized and self.criterion.contained))
+
+    def of_batch(self, direction: Tensor, sized: bool) -> Tensor:
+        """The same of whole batches, whose joint swarm knows the mean of unweighted rows.
+
+        A direction has the size of the cloud, whatever the number of rows: of the weights only
+        what they are to each other, and to 1, counts.
+        """
+        rows = len(self.rows) // len(self.outputs)
+        found = self.criterion.places(direction.flatten(0, 1)).reshape(self.w.shape)
+        if sized:
+            share = self.criterion.share(rows, self.entries, self.weighed) * rows
+        else:
+            average = self.weighed.average
+            share = 1.0 if average is None else inverse(average)
+        return self._in_place(found * self._counted(share))
+
+    def _counted(self, share: Tensor | float, contained: bool = False) -> Tensor | float:
+        """What directions count: a factor, or one a member, times weights not contained in them."""
+        if isinstance(share, Tensor):
+            rows = len(self.rows) // len(self.outputs)
+            share = share if len(share) == 1 else share.repeat_interleave(rows).unsqueeze(1)
+            share = share.to(self.w.dtype)
+        weights = None if contained else self.weighed.weights
+        return share if weights is None else weights.to(self.w.dtype) * share
+
+    def _in_place(self, found: Tensor) -> Tensor:
+        """Rows `(rows, dims)` as the outputs lie."""
         if self.rows.shape != self.outputs.shape[1:] and self.criterion.classwise:
             last = self.outputs.movedim(2, -1)  # classes of every place side by side
-            return weighted.view(last.shape).movedim(-1, 2).to(self.outputs.dtype)
-        return weighted.view(self.outputs.shape).to(self.outputs.dtype)
-
-    def _factors(self, sized: bool) -> Tensor | float:
-        """What each row's direction counts in its member's loss: `(rows, 1)`, or one number."""
-        rows = len(self.rows) // len(self.outputs)
-        parts = []
-        for first in range(0, len(self.rows), rows):
-            mine = each_tensor(lambda t, k=first: t[k : k + rows], self.target)
-            factor, weight = self.criterion.shares(rows, self.entries, mine)
-            if not isinstance(weight, Tensor):
-                return factor  # no weights: the same for all rows and members
-            parts.append((factor if sized else factor * weight) * torch.ones_like(weight))
-        return torch.cat(parts).to(self.w.dtype).unsqueeze(1)
+            return found.view(last.shape).movedim(-1, 2).to(self.outputs.dtype)
+        return found.view(self.outputs.shape).to(self.outputs.dtype)
 
 
 class Entries(Rows):

@@ -48,7 +48,7 @@ def move(
 ) -> Swarm:
     """The swarms one step on; pbest and gbest are those from before, until `score`.
 
-    A particle that would leave the box stops at its wall.
+    A particle that would leave the box stops at its wall, and turns round: see `Dynamics.bounce`.
     """
     cr1 = dynamics.draw(swarm, generator).mul_(dynamics.c1)
     cr2 = dynamics.draw(swarm, generator).mul_(dynamics.c2)
@@ -57,11 +57,12 @@ def move(
     del cr1, cr2  # as large as the swarm
     v, m = dynamics.velocity(swarm, pull)
     if dynamics.clamp is not None:
-        v = v.clamp(-dynamics.clamp, dynamics.clamp)
+        most = min(dynamics.clamp, torch.finfo(v.dtype).max)
+        v = v.clamp(-most, most)
     x = swarm.x + v  # eq. (2)
     if box is not None:
         inside = box.clip(x)
-        v = torch.where(inside == x, v, 0.0)
+        v = torch.where(inside == x, v, -dynamics.bounce * v)
         x = inside
     return replace(swarm, x=x, v=v, m=m, moves=swarm.moves + 1, **means)
 
@@ -71,7 +72,7 @@ def score(swarm: Swarm, losses: Tensor) -> Swarm:
 
     NaN and infinity never become a best. Equal to the best is not better.
     """
-    losses = finite_or_worst(losses)
+    losses = finite_or_worst(losses).to(swarm.pbest_loss.dtype)
     better = losses < swarm.pbest_loss
     pbest = torch.where(better.unsqueeze(-1), swarm.x, swarm.pbest)
     pbest_loss = torch.where(better, losses, swarm.pbest_loss)

@@ -8,15 +8,15 @@ has stopped is held in place on the device, so that the iteration is exact there
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from gradevo.checkpoint import storable
 from gradevo.swarm.dynamics import Dynamics, Swarm
-from gradevo.swarm.gradient import Batched
-from gradevo.swarm.search import Box, move, score
-from gradevo.validation import at_least, positive
+from gradevo.swarm.search import Box, move
+from gradevo.validation import at_least, is_number, plain, positive
 
 RUNNING, CUBE, TARGET = 0, 1, 2  # why a swarm has stopped
 Row = dict[str, int | float]
@@ -32,11 +32,12 @@ class MinimizeState:
         random: state of the generator.
         device: where it runs.
         single: whether results are given without the axis of swarms.
-        iteration: moves made by the swarms that still run.
+        iteration: rounds of moves made, which are those of every swarm that still runs.
         moved: numbers of the swarms that move, as the host knows them.
         iterations: moves that each swarm made, `(swarms,)`.
         stopped: RUNNING, CUBE or TARGET, `(swarms,)`.
         history: one row an iteration.
+        setting: what the search is of, as far as it can be told: see `minimize`.
     """
 
     swarm: Swarm
@@ -48,6 +49,7 @@ class MinimizeState:
     iterations: Tensor
     stopped: Tensor
     history: list[Row]
+    setting: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,23 @@ class Rules:
     target: float | None
     cube: float | None
 
-    def __post_init__(self) -> None:
-        at_least("iterations", self.iterations, 0)
-        if self.evaluations is not None:
-            at_least("evaluations", self.evaluations, 1)
-        if self.cube is not None:
-            positive("cube", self.cube)
-        if self.target is not None and math.isnan(self.target):
-            raise ValueError(f"target: must be a number, got {self.target!r}")
+    @classmethod
+    def of(cls, iterations: Any, evaluations: Any, target: Any, cube: Any) -> "Rules":
+        """Rules from what was given.
+
+        Raises:
+            ValueError: an argument out of range.
+        """
+        value = plain(target)
+        endless = isinstance(value, float) and math.isinf(value)
+        if not (value is None or endless or is_number(value)):
+            raise ValueError(f"target: must be a number, got {target!r}")
+        return cls(
+            at_least("iterations", iterations, 0),
+            None if evaluations is None else at_least("evaluations", evaluations, 1),
+            None if value is None else float(value),
+            None if cube is None else float(positive("cube", cube)),
+        )
 
     def most(self, particles: int) -> int:
         """Moves that iterations and evaluations allow."""
@@ -83,15 +94,17 @@ class Rules:
         """RUNNING, CUBE or TARGET for each swarm, `(swarms,)`."""
         reason = torch.zeros_like(swarm.leader)
         if self.cube is not None:
-            reason = torch.where(width(swarm.x) <= self.cube, CUBE, reason)
+            inside = (width(swarm.x) <= self.cube) & swarm.settled
+            reason = torch.where(inside, CUBE, reason)
         if self.target is not None:
-            reason = torch.where(swarm.gbest_loss <= self.target, TARGET, reason)
+            reached = (swarm.found_loss <= self.target) & swarm.feasible
+            reason = torch.where(reached, TARGET, reason)
         return reason
 
-    def reason(self, stopped: int, iteration: int) -> str:
-        """The rule that stopped a swarm, by name."""
+    def reason(self, stopped: int, moves: int) -> str:
+        """The rule that stopped a swarm after so many moves, by name."""
         if stopped == RUNNING:
-            return "iterations" if iteration >= self.iterations else "evaluations"
+            return "iterations" if moves >= self.iterations else "evaluations"
         return {CUBE: "cube", TARGET: "target"}[stopped]
 
 
@@ -105,7 +118,9 @@ def width(x: Tensor) -> Tensor:
     return (x.amax(dim=1) - x.amin(dim=1)).amax(dim=1)
 
 
-def begin(swarm: Swarm, generator: Generator, rules: Rules, single: bool) -> MinimizeState:
+def begin(
+    swarm: Swarm, generator: Generator, rules: Rules, single: bool, setting: dict[str, Any]
+) -> MinimizeState:
     """The state before the first move; a start can meet a rule by itself."""
     stopped = rules.met(swarm)
     state = MinimizeState(
@@ -118,15 +133,32 @@ def begin(swarm: Swarm, generator: Generator, rules: Rules, single: bool) -> Min
         iterations=torch.zeros_like(stopped),
         stopped=stopped,
         history=[],
+        setting=setting,
     )
-    return replace(state, history=[_row(state, swarm, swarm.gbest_loss)])
+    return replace(state, history=[_row(state, swarm, Bests.of(swarm, bool(setting["tolerance"])))])
+
+
+class Moves(NamedTuple):
+    """Which swarms move next.
+
+    Attributes:
+        rows: their numbers.
+        made: moves that each of them has made.
+        most: rounds, unless one stops before.
+        others: swarms that run, too, but have made more moves.
+    """
+
+    rows: Tensor
+    made: int
+    most: int
+    others: int
 
 
 @dataclass(frozen=True)
 class Search:
-    """How swarms go on: what they evaluate, how they move, when they stop."""
+    """How swarms go on: what scores them, how they move, when they stop."""
 
-    evaluate: Batched
+    scored: Callable[[Any], Any]
     dynamics: Dynamics
     box: Box | None
     rules: Rules
@@ -136,35 +168,66 @@ class Search:
         most = self.rules.most(state.swarm.x.shape[1])
         generator = torch.Generator(state.device)
         generator.set_state(state.random)
-        state = replace(state, history=list(state.history))
-        while state.iteration < most and len(state.moved):
-            state = self._until_one_stops(state, most, generator)
+        state = self._looked_at_anew(replace(state, history=list(state.history)))
+        while (moves := self._next(state, most)) is not None:
+            state = self._until_one_stops(replace(state, moved=moves.rows), moves, generator)
         return replace(state, random=generator.get_state())
 
-    def _until_one_stops(self, state: MinimizeState, most: int, random: Generator) -> MinimizeState:
-        """The running swarms alone, up to the next look that finds one of them stopped."""
-        rows, all_of_them, values = state.moved, state.swarm, state.swarm.gbest_loss
-        whole = len(rows) == len(values)
+    def _looked_at_anew(self, state: MinimizeState) -> MinimizeState:
+        """Swarms as the rules hold for them now, which may not be those that stopped them."""
+        stopped = self.rules.met(state.swarm)
+        if torch.equal(stopped, state.stopped):
+            return state
+        moved = (stopped == RUNNING).nonzero()[:, 0]
+        state.history[-1:] = [{**row, "running": len(moved)} for row in state.history[-1:]]
+        return replace(state, stopped=stopped, moved=moved)
+
+    def _next(self, state: MinimizeState, most: int) -> "Moves | None":
+        """Which swarms move next, from which number of moves on, how many rounds at most.
+
+        All that run have made as many moves, but for those that were stopped by rules that are no
+        longer there: such laggards catch up alone.
+        """
+        counts = state.iterations.tolist()
+        runs = (state.stopped == RUNNING).tolist()
+        levels = sorted({n for n, on in zip(counts, runs, strict=True) if on and n < most})
+        if not levels:
+            return None
+        level, until = levels[0], levels[1] if len(levels) > 1 else most
+        if len(levels) == 1 and level == state.iteration:
+            return Moves(state.moved, level, until - level, 0)  # with what stopped since a look
+        rows = [i for i, on in enumerate(runs) if on and counts[i] == level]
+        return Moves(
+            torch.tensor(rows, device=state.moved.device), level, until - level,
+            sum(runs) - len(rows),
+        )  # fmt: skip
+
+    def _until_one_stops(
+        self, state: MinimizeState, moves: "Moves", random: Generator
+    ) -> MinimizeState:
+        """The swarms to be moved alone, up to the next look that finds one of them stopped."""
+        rows, all_of_them = moves.rows, state.swarm
+        whole = len(rows) == len(all_of_them.leader)
         swarm = all_of_them if whole else each(lambda t: t[rows], all_of_them)
-        every = check_every(values.device)
-        found = False
-        while state.iteration < most and not found:
+        swarm = replace(swarm, moves=moves.made)
+        bests = Bests.of(all_of_them, bool(state.setting["tolerance"]))
+        every, end, found = check_every(rows.device), state.iteration + moves.most, False
+        while state.iteration < end and not found:
             swarm = self._step(swarm, None if every == 1 else state.stopped[rows], random)
             state = self._count(state, swarm)
             if state.iteration % every == 0:
-                values = values.index_copy(0, rows, swarm.gbest_loss)
-                state.history.append(_row(state, swarm, values))
-                found = state.history[-1]["running"] < len(rows)
+                bests = bests.put(rows, swarm)
+                state.history.append(_row(state, swarm, bests))
+                found = state.history[-1]["running"] < len(rows) + moves.others
         if found:
             state = replace(state, moved=(state.stopped == RUNNING).nonzero()[:, 0])
         if not whole:
             swarm = each(lambda old, new: old.index_copy(0, rows, new), all_of_them, swarm)
-        return replace(state, swarm=swarm)
+        return replace(state, swarm=replace(swarm, moves=state.iteration))
 
     def _step(self, swarm: Swarm, stopped: Tensor | None, random: Generator) -> Swarm:
         """Move and score; what is known to have stopped stays as it was."""
-        new = move(swarm, self.dynamics, random, self.box)
-        new = score(new, self.evaluate(new.x))
+        new = self.scored(move(swarm, self.dynamics, random, self.box))
         if stopped is None:
             return new
         held = stopped != RUNNING
@@ -195,11 +258,43 @@ def each(change: Callable[..., Tensor], *swarms: Swarm) -> Swarm:
     )
 
 
-def _row(state: MinimizeState, swarm: Swarm, values: Tensor) -> Row:
+@dataclass(frozen=True)
+class Bests:
+    """What has been found, of all swarms: kept up to date with those that move.
+
+    Attributes:
+        loss: f at each swarm's best place, `(swarms,)`.
+        feasible: whether that keeps all constraints; None: there are none.
+    """
+
+    loss: Tensor
+    feasible: Tensor | None
+
+    @classmethod
+    def of(cls, swarm: Swarm, constrained: bool) -> "Bests":
+        return cls(swarm.found_loss, swarm.feasible if constrained else None)
+
+    def put(self, rows: Tensor, swarm: Swarm) -> "Bests":
+        """Those of some swarms in place of what they were."""
+        loss = self.loss.index_copy(0, rows, swarm.found_loss)
+        if self.feasible is None:
+            return Bests(loss, None)
+        return Bests(loss, self.feasible.index_copy(0, rows, swarm.feasible))
+
+
+def _row(state: MinimizeState, swarm: Swarm, bests: Bests) -> Row:
     """Plain numbers of an iteration, fetched from the device at once."""
-    running, moves = (state.stopped == RUNNING).sum(), state.iterations.sum()
+    running, moves, values = (state.stopped == RUNNING).sum(), state.iterations.sum(), bests.loss
     numbers = [values.min(), values.mean(), width(swarm.x).mean(), running, moves]
-    best, mean, spread, running, moves = torch.stack([n.double() for n in numbers]).tolist()
+    if bests.feasible is not None:
+        values = torch.where(bests.feasible, values, torch.inf)
+        count = bests.feasible.sum()
+        mean = torch.where(bests.feasible, values, 0.0).sum() / count
+        numbers[:2] = values.min(), torch.where(count > 0, mean, torch.inf)
+        numbers.append(count)
+    best, mean, spread, running, moves, *feasible = torch.stack(
+        [n.double() for n in numbers]
+    ).tolist()
     particles, starts = swarm.x.shape[1], len(values)
     return {
         "iteration": state.iteration,
@@ -208,4 +303,5 @@ def _row(state: MinimizeState, swarm: Swarm, values: Tensor) -> Row:
         "spread": spread,
         "running": int(running),
         "evaluations": particles * (starts + int(moves)),
+        **({"feasible": int(feasible[0])} if feasible else {}),
     }

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from torch import Generator, Tensor, nn
 
+from gradevo.structure import buffers_of
+
 Key = tuple[int, str]  # id of the module that owns a tensor, and its name there
 
 
@@ -38,7 +40,7 @@ class Bank:
     def buffers(self, module: nn.Module) -> dict[str, Tensor]:
         """All buffers of a module and its parts."""
         if not self.rows:
-            return dict(module.named_buffers())
+            return buffers_of(module)
         return self._of_parts(module, lambda part: part._buffers)
 
     def _of_parts(

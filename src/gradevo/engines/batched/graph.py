@@ -16,6 +16,7 @@ from gradevo.engines.batched import functions
 from gradevo.engines.batched.attention import part
 from gradevo.engines.batched.bank import Bank
 from gradevo.engines.batched.values import Value, is_tensor, members
+from gradevo.randomness import TURN
 from gradevo.trees import Tree, arguments
 
 
@@ -51,10 +52,12 @@ def trace(member: nn.Module, inputs: Collection[str] | None = None) -> fx.Graph:
     hooks = ("forward", "forward_pre", "backward", "backward_pre")
     if any(getattr(part, f"_{kind}_hooks") for part in member.modules() for kind in hooks):
         raise Untraceable("it has hooks")
+    if any(buffer.layout != torch.strided for buffer in member.buffers()):
+        raise Untraceable("it has a sparse buffer")
     member.to("meta")  # so that whoever looks at a weight's numbers is found out
     buffers, draws, state = _buffers(member), _random_state(), _plain_state(member)
     try:
-        with torch.inference_mode(False), torch.enable_grad():
+        with TURN, torch.inference_mode(False), torch.enable_grad():  # torch is changed for a while
             graph = _Tracer().trace(member, _defaults(member, inputs))
     except Exception as error:  # whatever a forward does with a stand-in for a tensor
         first = str(error).strip().partition("\n")[0]

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from gradevo.engines.check import scalar
 from gradevo.engines.criteria import FUNCTIONS, ignored, kind_of, smoothing
+from gradevo.guards import fresh
 
 
 def of_members(loss: Any, output: Any, y: Any, g: int, per_member: bool) -> Tensor:
@@ -50,5 +51,5 @@ def _each(loss: Any, output: Any, y: Any, g: int, per_member: bool) -> Tensor:
         return pytree.tree_map(lambda t: t[i].contiguous() if torch.is_tensor(t) else t, tree)
 
     return torch.stack(
-        [scalar(loss(row(output, i), row(y, i) if per_member else y)) for i in range(g)]
+        [scalar(loss(row(output, i), row(y, i) if per_member else fresh(y))) for i in range(g)]
     )

@@ -10,6 +10,7 @@ from typing import Any
 from numba import njit, types
 from numba.core.registry import cpu_target
 
+from gradevo.engines.simd.cached import compiled
 from gradevo.engines.simd.kernel import steps
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,7 @@ def entry() -> Any:
     """
     if not on_disk():
         log.info("simd: compiling its kernel, once, in about %.0f s", COMPILATION)
-    kernel = _lazy()
-    kernel.compile(_SIGNATURE)
+    kernel = compiled(_new, _SIGNATURE, "entry")
     if (mark := _mark()) is not None:
         with suppress(OSError):
             mark.touch()
@@ -69,6 +69,12 @@ def _mark() -> Path | None:
     processor = repr(target.target_context.codegen().magic_tuple())
     name = hashlib.sha256((processor + _version()).encode()).hexdigest()[:16]
     return Path(place) / f"gradevo-{name}.compiled"
+
+
+def _new() -> Any:
+    """Another one, which has read nothing from disk yet."""
+    _lazy.cache_clear()
+    return _lazy()
 
 
 @cache

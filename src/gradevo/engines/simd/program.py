@@ -128,7 +128,7 @@ class Program:
         learning = [
             i for i, k in enumerate(self.links) if k.module is not None and _learns(k.module)
         ]
-        self.says(SEGMENT_COUNT=len(segments), LOWEST=learning[0])
+        self.says(SEGMENT_COUNT=len(segments), LOWEST=min(learning, default=len(self.links)))
         self.points_to(
             LAYERS=torch.from_numpy(table), NUMBERS=torch.tensor(numbers, **CPU),
             SEGMENTS=torch.tensor(segments, dtype=torch.int64, device="cpu"),

@@ -129,7 +129,7 @@ def rule_of(optimiser: "MemberOptimiser", blocks: int) -> Rule:
     decoupled = isinstance(first, torch.optim.AdamW) or bool(
         groups[0].get("decoupled_weight_decay")
     )
-    return Rule(update, numbers, decoupled, blocks, optimiser.taken())
+    return Rule(update, numbers, decoupled, blocks, optimiser.taken() or 0)
 
 
 def _lanes(column: list[float], blocks: int) -> Tensor:
